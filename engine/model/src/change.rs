@@ -52,6 +52,8 @@ pub enum RowOp {
     Delete,
     /// UPDATE by key of rows that exist; missing rows are reported in [`Applied::missed`](crate::port::view::Applied).
     Patch,
+    /// The same, but a missing row is a refusal of content (`"on_missing": "park"`): code `row-missing`.
+    PatchRequired,
     /// UPDATE of the key itself and of the carried columns, old key first. A missing old row is created under the new key.
     Move,
     /// UPDATE by key, then INSERT of the keys not found: for rows that do not carry every NOT NULL column without default.
