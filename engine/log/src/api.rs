@@ -8,6 +8,8 @@ use gravity_model::port::source::Position;
 use gravity_model::{Event, Fence, LogId, OwnerId, Recorded, Sequence};
 use tokio::sync::{oneshot, watch};
 
+use crate::record::{self, Records};
+
 /// Which store keeps the hot generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum HotStore {
@@ -36,6 +38,24 @@ pub struct LogOptions {
     /// Dedupe window: entries older than `dedupe_age` (7 days) or beyond `dedupe_bytes` (1 GiB) go, oldest first.
     pub dedupe_age: Duration,
     pub dedupe_bytes: u64,
+    /// Called with one line when a sync failed: what the disk holds is unknown, so nothing may go on from memory. Ends the
+    /// process with [`EXIT_DISK`]; tests put something milder here, after which the log stays closed.
+    pub fatal: fn(&str),
+}
+
+/// Exit code of a process whose disk failed a sync.
+pub const EXIT_DISK: i32 = 74;
+
+/// One event, its record header included, is at most this large.
+pub const MAX_EVENT_BYTES: usize = 64 << 20;
+
+/// One batch is at most this large, so that a hot generation stays bounded.
+pub const MAX_BATCH_BYTES: usize = 128 << 20;
+
+fn exit_because_of_the_disk(line: &str) {
+    tracing::error!(error = line, "the disk failed a sync: leaving, the next start reads what is really there");
+    eprintln!("gravity: {line}");
+    std::process::exit(EXIT_DISK)
 }
 
 impl LogOptions {
@@ -51,6 +71,7 @@ impl LogOptions {
             ring_bytes: 16 << 20,
             dedupe_age: Duration::from_secs(7 * 24 * 3600),
             dedupe_bytes: 1 << 30,
+            fatal: exit_because_of_the_disk,
         }
     }
 }
@@ -104,9 +125,13 @@ pub struct DedupeHit {
 pub struct Batch {
     pub(crate) records: Vec<u8>,
     pub(crate) count: u32,
+    /// (index, offset in `records`) of the state events, so that the committer need not look for them.
+    pub(crate) states: Vec<(u32, u32)>,
     /// (source, slot, position) after the last event of this batch; a later entry for the same slot wins.
     pub(crate) positions: Vec<(String, String, Position)>,
     pub(crate) dedupe: Vec<DedupeEntry>,
+    /// The first thing pushed that is larger than the log takes: (bytes, limit). `append` refuses the whole batch.
+    pub(crate) too_large: Option<(usize, usize)>,
 }
 
 impl Batch {
@@ -114,14 +139,36 @@ impl Batch {
         Batch::default()
     }
 
-    /// Appends one event in record encoding.
-    pub fn push(&mut self, event: &Event<'_>) {
-        let _ = event;
-        unimplemented_until_the_log_is_written(&mut self.records, &mut self.count)
+    /// With room for `bytes` of records.
+    pub fn with_capacity(bytes: usize) -> Batch {
+        Batch { records: Vec::with_capacity(bytes), ..Batch::default() }
     }
 
+    /// Appends one event in record encoding. What is larger than the log takes is noted and refused by `append`.
+    pub fn push(&mut self, event: &Event<'_>) {
+        if self.too_large.is_some() {
+            return;
+        }
+        let start = self.records.len();
+        if let Err(too_large) = record::write(event, &mut self.records) {
+            self.too_large = Some(too_large);
+            return;
+        }
+        if self.records.len() > MAX_BATCH_BYTES {
+            self.too_large = Some((self.records.len(), MAX_BATCH_BYTES));
+        }
+        if event.state {
+            self.states.push((self.count, start as u32));
+        }
+        self.count += 1;
+    }
+
+    /// One position may stand for several pushes; those of one (source, slot) must not go backwards.
     pub fn set_position(&mut self, source: &str, slot: &str, position: Position) {
-        self.positions.push((source.to_owned(), slot.to_owned(), position));
+        match self.positions.iter_mut().find(|(s, p, _)| s == source && p == slot) {
+            Some((_, _, held)) => *held = position,
+            None => self.positions.push((source.to_owned(), slot.to_owned(), position)),
+        }
     }
 
     pub fn remember(&mut self, entry: DedupeEntry) {
@@ -141,8 +188,6 @@ impl Batch {
         self.records.len()
     }
 }
-
-fn unimplemented_until_the_log_is_written(_: &mut [u8], _: &mut u32) {}
 
 /// Promise that an appended batch will be durable, or the news that it never was.
 #[derive(Debug)]
@@ -190,14 +235,19 @@ impl Block {
         &self.records
     }
 
-    /// Events in order.
-    pub fn iter(&self) -> impl Iterator<Item = Recorded<'_>> {
-        std::iter::empty()
+    /// Events in order. Nothing is allocated; all slices borrow from the block.
+    pub fn iter(&self) -> Records<'_> {
+        Records::new(&self.records, self.mark.first)
+    }
+
+    /// The event at `sequence`, if this block holds it.
+    pub fn event(&self, sequence: Sequence) -> Option<Recorded<'_>> {
+        self.iter().find(|recorded| recorded.sequence == sequence)
     }
 }
 
 /// Bounds of one `read`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadLimits {
     /// Stops after the block that reaches this many events ...
     pub events: usize,
@@ -297,10 +347,12 @@ pub enum LogError {
 pub trait EventLog: Send + Sync {
     fn identity(&self) -> &Identity;
 
-    /// Assigns sequences and enqueues. Order of calls = order in the log. Never waits.
-    fn append(&self, batch: Batch) -> Result<Ticket, LogError>;
+    /// Assigns sequences and enqueues. Order of calls = order in the log. Never waits. Takes the batch's contents and leaves it
+    /// empty; on an error the batch is left as it was, so that the caller can wait for `room` and try again.
+    fn append(&self, batch: &mut Batch) -> Result<Ticket, LogError>;
 
     /// The same for what nobody waits for: prefix-durable with whatever is committed next, at the latest after 250 ms.
+    /// Never [`LogError::Busy`]: what nobody waits for is small and rare.
     fn append_lazy(&self, batch: Batch) -> Result<SequenceRange, LogError>;
 
     /// Waits until `append` would not answer [`LogError::Busy`]. Cancel-safe.

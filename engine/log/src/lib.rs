@@ -4,8 +4,25 @@
 //! implements the same. Nothing outside this package says `sled::`.
 
 pub mod api;
+mod block;
+mod frame;
+mod live;
+mod memory;
+mod opening;
+mod pack;
+mod record;
+
+use std::sync::Arc;
 
 pub use api::{
-    Batch, Block, DedupeEntry, DedupeHit, DedupeKey, EventLog, Health, HotStore, Identity, LogError, LogOptions,
-    LogStat, ReadLimits, SequenceRange, StateEntry, Ticket, Verified,
+    Batch, Block, DedupeEntry, DedupeHit, DedupeKey, EXIT_DISK, EventLog, Health, HotStore, Identity, LogError,
+    LogOptions, LogStat, MAX_BATCH_BYTES, MAX_EVENT_BYTES, ReadLimits, SequenceRange, StateEntry, Ticket, Verified,
 };
+pub use memory::{MemoryDisk, MemoryLog};
+pub use opening::OPENED;
+pub use record::Records;
+
+/// An empty log in memory. For a log that can be reopened or made to fail see [`MemoryLog`].
+pub fn memory() -> Arc<dyn EventLog> {
+    MemoryLog::open(&MemoryDisk::default()).expect("a new disk is not locked")
+}
