@@ -88,11 +88,23 @@ fn examples() -> Vec<PathBuf> {
     found
 }
 
+fn texts_below(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder of an example") {
+        let path = entry.expect("a folder entry").path();
+        if path.is_dir() {
+            found.extend(texts_below(&path));
+        } else if let Ok(text) = std::fs::read_to_string(&path) {
+            found.push((path, text));
+        }
+    }
+    found
+}
+
 /// Names in `${env:NAME}` of an example's files, so that a check of it needs no environment of its own.
 fn referenced_variables(example: &Path) -> Vec<String> {
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(example).expect("an example") {
-        let text = std::fs::read_to_string(entry.expect("an entry").path()).unwrap_or_default();
+    for (_, text) in texts_below(example) {
         names.extend(text.split("${env:").skip(1).filter_map(|rest| rest.split('}').next()).map(str::to_owned));
     }
     names
@@ -107,10 +119,8 @@ fn every_example_loads() {
         if !example.join("README.md").is_file() {
             findings.push(format!("{name}: no README.md that says what it shows"));
         }
-        for entry in std::fs::read_dir(&example).expect("an example") {
-            let path = entry.expect("an entry").path();
+        for (path, text) in texts_below(&example) {
             if path.extension().is_some_and(|extension| extension == "json") {
-                let text = std::fs::read_to_string(&path).expect("text");
                 if let Err(error) = serde_json::from_str::<Value>(&text) {
                     findings.push(format!("{}: {error}", path.display()));
                 }
