@@ -1,1 +1,3 @@
-//! Placeholder while the workspace is laid out.
+//! Contract suites per port, scenarios and fault gates: what shows that the promises hold.
+
+pub mod torture;
