@@ -25,7 +25,8 @@ const BANNED: &[(&str, &str)] = &[
 /// Banned in what ships, where they lose events, block or grow without bound.
 const BANNED_IN_SHIPPED_CODE: &[(&str, &str)] = &[
     ("unbounded_channel(", "a bounded channel: memory must not grow behind a slow peer (P6)"),
-    ("mpsc::channel::<()>(usize::MAX", "a bounded channel"),
+    ("unbounded()", "a bounded channel: memory must not grow behind a slow peer (P6)"),
+    ("tokio::spawn(", "supervise::Tasks: a name, an owner, and a panic that surfaces"),
     (".unwrap()", "return the error, or `expect(\"why it cannot be\")`"),
 ];
 
