@@ -1,1 +1,15 @@
-//! Placeholder while the workspace is laid out.
+//! Protocol only: brokers, databases and endpoints behind the ports of gravity-model.
+
+#[cfg(feature = "http")]
+pub mod http;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+pub mod memory;
+#[cfg(feature = "sql")]
+pub mod postgres;
+#[cfg(feature = "sql")]
+mod sql;
+#[cfg(feature = "sql")]
+pub use sql::Bookkeeping;
+#[cfg(feature = "sql")]
+pub mod sqlite;

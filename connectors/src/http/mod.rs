@@ -1,0 +1,10 @@
+//! The `restful_api` exporter: one POST per message to an endpoint that is not trusted.
+
+mod address;
+mod config;
+mod exporter;
+mod reply;
+
+pub use address::{Lookup, is_private};
+pub use config::{HttpExporterOptions, Limits};
+pub use exporter::HttpExporter;
