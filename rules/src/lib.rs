@@ -1,1 +1,25 @@
-//! Placeholder while the workspace is laid out.
+//! rules.json: read, validate, compile, evaluate. Pure: no I/O, no clock, no randomness (P9).
+//!
+//! [`load`] reads files into a [`RuleSet`] or says everything that is wrong with them; [`RuleSet::compile`] joins the rules
+//! of one route with the live tables; [`RouteProgram::evaluate`] turns the raw bytes of an event into changes.
+
+pub mod codes;
+mod compile;
+mod convert;
+pub mod diagnose;
+mod evaluate;
+mod evaluation;
+pub mod file;
+mod ident;
+mod load;
+mod path;
+mod ruleset;
+pub mod scan;
+pub mod schema;
+mod trie;
+
+pub use compile::RouteProgram;
+pub use evaluation::{Change, ChangeOp, Evaluation, Refusal, Verdict};
+pub use load::{Context, DatabaseContext, DatabaseKind, Ddl, load};
+pub use ruleset::{RuleSet, Subscription};
+pub use trie::{Trie, TrieBuilder};

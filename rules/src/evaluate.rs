@@ -1,0 +1,353 @@
+//! From an event's raw bytes to changes: the hot path.
+
+use bytes::Bytes;
+use gravity_model::{EventKind, Recorded, Value};
+
+use crate::codes;
+use crate::compile::{Action, Cell, EventProgram, Input, KeyCell, Label, PassThrough, RouteProgram, RuleProgram};
+use crate::convert::{Given, Reject};
+use crate::evaluation::{Change, ChangeOp, Evaluation, Refusal, Scratch, Verdict};
+use crate::path::Meta;
+use crate::scan::{self, Reason, ScanError, Slot};
+
+/// What a rule reads from.
+struct Material<'m> {
+    recorded: &'m Recorded<'m>,
+    payload: &'m [u8],
+    records: &'m Bytes,
+}
+
+impl RouteProgram {
+    /// Appends the changes that `recorded` makes on this route to `out`.
+    ///
+    /// `records` are the bytes that the event's slices point into: texts of the values share them. An event whose payload is
+    /// null makes no change, unless a rule needs no payload. On [`Verdict::Refused`] the changes carry keys but no values.
+    pub fn evaluate(&self, recorded: &Recorded<'_>, records: &Bytes, out: &mut Evaluation) -> Verdict {
+        let event = &recorded.event;
+        let Some(program) = self.events.get(event.name).filter(|_| event.kind != EventKind::Undecodable) else {
+            return Verdict::Unmatched;
+        };
+        if program.rules.is_empty() {
+            return Verdict::Matched;
+        }
+        let slots = &mut out.scratch.slots;
+        slots.clear();
+        slots.resize(program.trie.slots(), Slot::default());
+        out.scratch.fields.clear();
+        let payload = event.payload.unwrap_or_default();
+        if event.payload.is_some()
+            && let Err(error) = self.scan(program, payload, &mut out.scratch)
+        {
+            return Verdict::Refused(self.bad_payload(program, &error));
+        }
+        let material = Material { recorded, payload, records };
+        let (first_change, first_value) = (out.changes.len(), out.values.len());
+        let mut refusal = None;
+        for rule in &program.rules {
+            if rule.reads_payload && event.payload.is_none() {
+                continue;
+            }
+            if let Err(refused) = self.apply(rule, &material, out, refusal.is_some()) {
+                refusal.get_or_insert(refused);
+            }
+        }
+        if let Some(refusal) = refusal {
+            out.values.truncate(first_value);
+            for change in &mut out.changes[first_change..] {
+                change.values = first_value as u32..first_value as u32;
+            }
+            return Verdict::Refused(refusal);
+        }
+        if out.changes.len() > first_change { Verdict::Matched } else { Verdict::Filtered }
+    }
+
+    fn scan(&self, program: &EventProgram, payload: &[u8], scratch: &mut Scratch) -> Result<(), ScanError> {
+        let fields = program.wants_fields.then_some(&mut scratch.fields);
+        scan::scan(payload, &program.trie, &mut scratch.slots, fields)
+    }
+
+    #[cold]
+    fn bad_payload(&self, program: &EventProgram, error: &ScanError) -> Refusal {
+        let (code, message) = match error.reason {
+            Reason::Syntax(reason) => {
+                (codes::INVALID_JSON, format!("the payload is no JSON: {reason}, at byte {}", error.at))
+            }
+            Reason::NotUtf8 => (codes::INVALID_JSON, format!("the payload is not UTF-8, at byte {}", error.at)),
+            Reason::TooDeep => {
+                let most = scan::MAX_DEPTH;
+                (codes::TOO_DEEP, format!("the payload nests deeper than {most} levels, at byte {}", error.at))
+            }
+            Reason::TooLarge => (codes::INVALID_JSON, "the payload is larger than 4 GiB".to_owned()),
+        };
+        let rule = program.rules.first().map_or("", |rule| self.rule_place(rule.rule));
+        Refusal { code, stage: "map", rule: rule.to_owned(), message }
+    }
+
+    /// One rule on one event. With `keys_only` (an earlier rule refused) just its key is wanted.
+    fn apply(
+        &self,
+        rule: &RuleProgram,
+        material: &Material<'_>,
+        out: &mut Evaluation,
+        keys_only: bool,
+    ) -> Result<(), Refusal> {
+        let key_start = out.keys.len();
+        let row_start = out.values.len();
+        let change = |op, key: std::ops::Range<usize>, row_end: usize| Change {
+            table: rule.table,
+            op,
+            columns: rule.full.id,
+            key: key.start as u32..key.end as u32,
+            old_key: None,
+            values: row_start as u32..row_end as u32,
+            rule: rule.rule,
+            park_if_missing: rule.action == Action::Patch { park_if_missing: true },
+        };
+        if rule.action == Action::DeleteAll {
+            out.changes.push(change(ChangeOp::DeleteAll, key_start..key_start, row_start));
+            return Ok(());
+        }
+        if let Err(refusal) = self.key(rule, material, out) {
+            out.keys.truncate(key_start);
+            out.values.truncate(row_start);
+            return Err(refusal);
+        }
+        let key_end = out.keys.len();
+        let at = out.changes.len();
+        let op = match rule.action {
+            Action::Write => ChangeOp::Upsert,
+            Action::Insert { ignore: false } => ChangeOp::Insert,
+            Action::Insert { ignore: true } => ChangeOp::InsertIgnore,
+            Action::Patch { .. } => ChangeOp::Patch,
+            Action::Delete => ChangeOp::Delete,
+            Action::DeleteAll => ChangeOp::DeleteAll,
+        };
+        out.changes.push(change(op, key_start..key_end, out.values.len()));
+        if rule.action == Action::Write {
+            self.former_key(rule, material, out, at, row_start)?;
+        }
+        if keys_only || rule.action == Action::Delete {
+            return Ok(());
+        }
+        if let Some(pass_through) = &rule.pass_through {
+            self.unknown_fields(rule, pass_through, material, out)?;
+        }
+        let interned = self.cells(rule, material, out)?;
+        let change = &mut out.changes[at];
+        change.columns = interned.id;
+        change.values.end = out.values.len() as u32;
+        if let Some(column) = interned.uncovered {
+            match rule.action {
+                Action::Write if change.op == ChangeOp::Upsert => change.op = ChangeOp::UpdateElseInsert,
+                Action::Insert { .. } => return Err(self.not_filled(rule, column)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the key's values and their canonical bytes.
+    fn key(&self, rule: &RuleProgram, material: &Material<'_>, out: &mut Evaluation) -> Result<(), Refusal> {
+        for cell in &rule.key {
+            let value = match key_value(&cell.input, cell, &out.scratch.slots, material)? {
+                Some(value) => value,
+                None => return Err(missing_key(cell)),
+            };
+            value.write_canonical(&mut out.keys);
+            out.values.push(value);
+        }
+        Ok(())
+    }
+
+    /// Turns the change into a move where the event says that the key was another one before.
+    fn former_key(
+        &self,
+        rule: &RuleProgram,
+        material: &Material<'_>,
+        out: &mut Evaluation,
+        at: usize,
+        row_start: usize,
+    ) -> Result<(), Refusal> {
+        if rule.key.iter().all(|cell| cell.previous.is_none()) {
+            return Ok(());
+        }
+        out.scratch.old_key.clear();
+        for (part, cell) in rule.key.iter().enumerate() {
+            let former = match &cell.previous {
+                Some(input) => key_value(input, cell, &out.scratch.slots, material)?,
+                None => None,
+            };
+            out.scratch.old_key.push(former.unwrap_or_else(|| out.values[row_start + part].clone()));
+        }
+        let start = out.keys.len();
+        for value in &out.scratch.old_key {
+            value.write_canonical(&mut out.keys);
+        }
+        let change = &mut out.changes[at];
+        if out.keys[start..] == out.keys[change.key.start as usize..change.key.end as usize] {
+            out.keys.truncate(start);
+            return Ok(());
+        }
+        change.op = ChangeOp::Move;
+        change.old_key = Some(start as u32..out.keys.len() as u32);
+        out.values.splice(row_start..row_start, out.scratch.old_key.drain(..));
+        change.values.end = out.values.len() as u32;
+        Ok(())
+    }
+
+    fn cells(
+        &self,
+        rule: &RuleProgram,
+        material: &Material<'_>,
+        out: &mut Evaluation,
+    ) -> Result<crate::compile::InternedSet, Refusal> {
+        let Scratch { slots, carried, .. } = &mut out.scratch;
+        carried.clear();
+        carried.resize(rule.cells.len().div_ceil(64), 0);
+        let mut absent = 0;
+        for (index, cell) in rule.cells.iter().enumerate() {
+            let value = match &cell.input {
+                Input::Constant(value) => value.clone(),
+                input => match given(input, slots, material) {
+                    None => {
+                        absent += 1;
+                        continue;
+                    }
+                    Some(Given::Null) if cell.not_null => return Err(null(cell)),
+                    Some(given) => match cell.converter.convert(given, Some(material.records)) {
+                        Ok(value) => value,
+                        Err(reject) => return Err(rejected(reject, &cell.label)),
+                    },
+                },
+            };
+            carried[index / 64] |= 1 << (index % 64);
+            out.values.push(value);
+        }
+        if absent == 0 {
+            return Ok(rule.full);
+        }
+        for (index, cell) in rule.cells.iter().enumerate() {
+            if carried[index / 64] >> (index % 64) & 1 == 0
+                && let Some(default) = &cell.default
+            {
+                out.values.push(default.clone());
+            }
+        }
+        Ok(self.sets.of_carried(rule, carried, &self.tables()[rule.table as usize]))
+    }
+
+    fn unknown_fields(
+        &self,
+        rule: &RuleProgram,
+        pass_through: &PassThrough,
+        material: &Material<'_>,
+        out: &mut Evaluation,
+    ) -> Result<(), Refusal> {
+        for (start, end) in &out.scratch.fields {
+            let raw = &material.payload[*start as usize..*end as usize];
+            let name = match memchr::memchr(b'\\', raw) {
+                None => String::from_utf8_lossy(raw),
+                Some(_) => scan::unescape(raw).into(),
+            };
+            if pass_through.known.contains(&*name) {
+                continue;
+            }
+            if pass_through.park_unknown {
+                let table = &self.tables()[rule.table as usize].table;
+                return Err(Refusal {
+                    code: codes::UNKNOWN_FIELD,
+                    stage: "map",
+                    rule: pass_through.place.clone(),
+                    message: format!("table `{table}` has no column for the field `{}`", name.escape_default()),
+                });
+            }
+            out.unknown.add(rule.table, &name);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn not_filled(&self, rule: &RuleProgram, column: u16) -> Refusal {
+        let name = &self.tables()[rule.table as usize].columns[column as usize].name;
+        Refusal {
+            code: codes::NULL_VALUE,
+            stage: "map",
+            rule: self.rule_place(rule.rule).to_owned(),
+            message: format!("column `{name}` is NOT NULL and has no default, and the event carries nothing for it"),
+        }
+    }
+}
+
+/// A part of the key; `None` where the event has none (absent or null).
+#[inline]
+fn key_value(input: &Input, cell: &KeyCell, slots: &[Slot], material: &Material<'_>) -> Result<Option<Value>, Refusal> {
+    let value = match input {
+        Input::Constant(value) => value.clone(),
+        input => match given(input, slots, material) {
+            None | Some(Given::Null) => return Ok(None),
+            Some(given) => match cell.converter.convert(given, Some(material.records)) {
+                Ok(value) => value,
+                Err(reject) => return Err(rejected(reject, &cell.label)),
+            },
+        },
+    };
+    Ok((!value.is_null()).then_some(value))
+}
+
+/// `None`: absent.
+#[inline]
+fn given<'g>(input: &Input, slots: &[Slot], material: &Material<'g>) -> Option<Given<'g>> {
+    match input {
+        Input::Slot(slot) => Given::of_slot(slots[*slot as usize], material.payload),
+        Input::Meta(meta) => of_meta(meta, material.recorded),
+        Input::Constant(_) => None,
+    }
+}
+
+fn of_meta<'r>(meta: &Meta, recorded: &Recorded<'r>) -> Option<Given<'r>> {
+    let event = &recorded.event;
+    Some(match meta {
+        Meta::Sequence => Given::Count(recorded.sequence.get()),
+        Meta::Event => Given::Plain(event.name),
+        Meta::Id => Given::Plain(event.id?),
+        Meta::Key => Given::Bytes(event.key?),
+        Meta::Source => Given::Plain(event.source),
+        Meta::Time => Given::Micros(event.time?),
+        Meta::Received => Given::Micros(event.received),
+        Meta::Traceparent => Given::Plain(event.traceparent?),
+        Meta::Header(name) => Given::Bytes(event.headers.get(name)?),
+    })
+}
+
+#[cold]
+fn rejected(reject: Reject, label: &Label) -> Refusal {
+    Refusal {
+        code: reject.code,
+        stage: "map",
+        rule: label.place.clone(),
+        message: format!("`{}` to column `{}`: {}", label.source, label.target, reject.message),
+    }
+}
+
+#[cold]
+fn missing_key(cell: &KeyCell) -> Refusal {
+    Refusal {
+        code: codes::MISSING_KEY_PART,
+        stage: "map",
+        rule: cell.label.place.clone(),
+        message: format!(
+            "the event carries no value at `{}` for key column `{}`",
+            cell.label.source, cell.label.target
+        ),
+    }
+}
+
+#[cold]
+fn null(cell: &Cell) -> Refusal {
+    Refusal {
+        code: codes::NULL_VALUE,
+        stage: "map",
+        rule: cell.label.place.clone(),
+        message: format!("`{}` is null, column `{}` is NOT NULL", cell.label.source, cell.label.target),
+    }
+}
