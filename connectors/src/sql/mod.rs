@@ -1,0 +1,19 @@
+//! What PostgreSQL and SQLite share: names, statement text, bookkeeping rows and the text forms of values.
+//!
+//! Nothing here opens a connection.
+
+pub(crate) mod bookkeeping;
+pub(crate) mod name;
+pub(crate) mod rows;
+pub(crate) mod statement;
+pub(crate) mod text;
+
+/// Whether the bookkeeping tables are made when they are missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bookkeeping {
+    /// `open` creates them.
+    #[default]
+    Auto,
+    /// A DBA creates them; a missing one is a fault that carries its DDL.
+    Manual,
+}

@@ -1,0 +1,132 @@
+//! Text forms of values: ISO 8601 for times, hyphens for uuids, exact digits for numbers.
+
+use std::fmt::Write;
+
+use gravity_model::Value;
+
+const MICROS_PER_DAY: i64 = 86_400_000_000;
+
+/// Appends the text form; `false` for values that have none (null, binary, array).
+pub(crate) fn write_text(value: &Value, out: &mut String) -> bool {
+    // Writing to a String cannot fail, so the results of `write!` carry no news.
+    match value {
+        Value::Null | Value::Binary(_) | Value::Array(_) => return false,
+        Value::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
+        Value::Int(i) => _ = write!(out, "{i}"),
+        Value::Float(x) => _ = write!(out, "{x}"),
+        Value::Decimal(t) | Value::Text(t) | Value::Json(t) => out.push_str(t.as_str()),
+        Value::Uuid(bytes) => {
+            for (i, byte) in bytes.iter().enumerate() {
+                if matches!(i, 4 | 6 | 8 | 10) {
+                    out.push('-');
+                }
+                _ = write!(out, "{byte:02x}");
+            }
+        }
+        Value::Date(days) => write_date(i64::from(*days), out),
+        Value::Time(micros) => write_time(*micros, out),
+        Value::Timestamp(micros) => write_timestamp(*micros, out),
+        Value::TimestampTz(micros) => {
+            write_timestamp(*micros, out);
+            out.push('Z');
+        }
+    }
+    true
+}
+
+/// A key value for a message: its text form, long ones cut.
+pub(crate) fn shown(value: &Value) -> String {
+    const LONGEST: usize = 64;
+    let mut out = String::new();
+    if !write_text(value, &mut out) {
+        return format!("{value:?}").chars().take(LONGEST).collect();
+    }
+    if out.len() > LONGEST {
+        out.truncate(out.floor_char_boundary(LONGEST));
+        out.push('…');
+    }
+    out
+}
+
+fn write_timestamp(micros: i64, out: &mut String) {
+    write_date(micros.div_euclid(MICROS_PER_DAY), out);
+    out.push('T');
+    write_time(micros.rem_euclid(MICROS_PER_DAY), out);
+}
+
+fn write_time(micros: i64, out: &mut String) {
+    let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
+    // Always six digits: texts of one column then sort as their times do.
+    _ = write!(out, "{:02}:{:02}:{:02}.{fraction:06}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+}
+
+/// Year, month and day of days since 1970-01-01, proleptic Gregorian.
+pub(crate) fn civil(days: i64) -> (i64, u32, u32) {
+    // Counting years from March puts the leap day last; one 400-year era has 146,097 days.
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = (day_of_year - (153 * month_from_march + 2) / 5 + 1) as u32;
+    let month = (if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 }) as u32;
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+fn write_date(days: i64, out: &mut String) {
+    let (year, month, day) = civil(days);
+    // ISO 8601: four digits, or a sign and six beyond them.
+    _ = match year {
+        0..=9999 => write!(out, "{year:04}-{month:02}-{day:02}"),
+        _ => write!(out, "{year:+07}-{month:02}-{day:02}"),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(value: Value) -> String {
+        let mut out = String::new();
+        assert!(write_text(&value, &mut out));
+        out
+    }
+
+    #[test]
+    fn times_are_iso_8601() {
+        for (value, want) in [
+            (Value::Date(0), "1970-01-01"),
+            (Value::Date(-1), "1969-12-31"),
+            (Value::Date(11_016), "2000-02-29"),
+            (Value::Date(2_932_896), "9999-12-31"),
+            (Value::Date(2_932_897), "+010000-01-01"),
+            (Value::Date(-719_529), "-000001-12-31"),
+            (Value::Date(-719_528), "0000-01-01"),
+            (Value::Time(86_399_999_999), "23:59:59.999999"),
+            (Value::Timestamp(-1), "1969-12-31T23:59:59.999999"),
+            (Value::TimestampTz(1_000_001), "1970-01-01T00:00:01.000001Z"),
+        ] {
+            assert_eq!(text(value), want);
+        }
+    }
+
+    #[test]
+    fn every_day_of_eight_centuries_follows_its_predecessor() {
+        let mut last = civil(-150_000);
+        for days in -149_999..150_000 {
+            let now = civil(days);
+            let next_day = now == (last.0, last.1, last.2 + 1);
+            let next_month = now.2 == 1 && (now.0, now.1) == (last.0, last.1 + 1);
+            let next_year = (now.1, now.2) == (1, 1) && now.0 == last.0 + 1 && last.1 == 12;
+            assert!(next_day || next_month || next_year, "{last:?} {now:?}");
+            last = now;
+        }
+        assert_eq!(civil(19_782), (2024, 2, 29));
+    }
+
+    #[test]
+    fn uuids_have_hyphens() {
+        assert_eq!(text(Value::Uuid([0x12; 16])), "12121212-1212-1212-1212-121212121212");
+    }
+}
