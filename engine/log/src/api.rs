@@ -218,7 +218,7 @@ impl Ticket {
 }
 
 /// Durable events of one block, decoded; cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
     pub mark: BlockMark,
     pub count: u32,

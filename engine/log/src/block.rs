@@ -38,6 +38,8 @@ pub(crate) const MORE: u16 = 1 << 1;
 pub(crate) const CHUNK: u16 = 1 << 2;
 /// Further pieces of that record follow.
 pub(crate) const CHUNK_MORE: u16 = 1 << 3;
+/// The first of those pieces.
+pub(crate) const CHUNK_BEGIN: u16 = 1 << 6;
 /// The body carries live state into a new hot generation.
 pub(crate) const CARRY: u16 = 1 << 4;
 /// The meta part says from where on earlier blocks are void.
@@ -319,6 +321,12 @@ impl Unpacked {
         }
         Meta::decode(&self.meta, self.head.has(CUT)).ok_or_else(|| "the meta part is malformed".to_owned())
     }
+}
+
+/// Whether the CRC32C at the end of a packed block matches.
+pub(crate) fn checksum_holds(bytes: &[u8]) -> bool {
+    let Some((content, crc)) = bytes.split_last_chunk::<4>() else { return false };
+    crc32c::crc32c(content) == u32::from_le_bytes(*crc)
 }
 
 /// Reads one packed block. The error says what is wrong with it.

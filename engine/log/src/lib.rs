@@ -5,12 +5,22 @@
 
 pub mod api;
 mod block;
+mod commit;
+mod dedupe;
+mod directory;
+mod encode;
 mod frame;
+mod hot;
 mod live;
+mod log;
 mod memory;
 mod opening;
 mod pack;
+mod queue;
 mod record;
+mod recover;
+mod segment;
+mod shared;
 
 use std::sync::Arc;
 
@@ -21,6 +31,15 @@ pub use api::{
 pub use memory::{MemoryDisk, MemoryLog};
 pub use opening::OPENED;
 pub use record::Records;
+
+/// Opens the log in `options.directory` for writing, creating it if it is not there: locks the directory, reads the hot
+/// generations back (cutting only what was never acknowledged), and records this opening, durable, as its first append.
+///
+/// Errors: [`LogError::Locked`] where another process holds the directory, [`LogError::Damaged`] where what was durable cannot
+/// be read, [`LogError::Refused`] where it is of another format; nothing is changed then.
+pub fn open(options: LogOptions) -> Result<Arc<dyn EventLog>, LogError> {
+    Ok(Arc::new(log::open(options)?))
+}
 
 /// An empty log in memory. For a log that can be reopened or made to fail see [`MemoryLog`].
 pub fn memory() -> Arc<dyn EventLog> {

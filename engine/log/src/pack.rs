@@ -8,7 +8,8 @@ use gravity_model::port::source::Position;
 
 use crate::block::positions_len;
 use crate::block::{
-    CARRY, CHUNK, CHUNK_MORE, CONTINUES, CUT, Cut, Encoder, Head, MORE, Meta, Packed, REMEMBERED, Remembered,
+    CARRY, CHUNK, CHUNK_BEGIN, CHUNK_MORE, CONTINUES, CUT, Cut, Encoder, Head, MORE, Meta, Packed, REMEMBERED,
+    Remembered,
 };
 use crate::record;
 
@@ -177,9 +178,7 @@ impl Packer {
             if !last {
                 chunk_flags |= CHUNK_MORE | MORE;
             }
-            if index > 0 {
-                chunk_flags |= CONTINUES;
-            }
+            chunk_flags |= if index == 0 { CHUNK_BEGIN } else { CONTINUES };
             let nothing = Meta::default();
             let carried = if last { meta } else { &nothing };
             let body = record.slice(start..end);
@@ -418,7 +417,7 @@ mod tests {
         let made = check(vec![placed(1, &payloads, 0)], 3);
         assert!(made.iter().all(|m| m.visible.is_some()));
         let batches = (0..100).map(|i| placed(1 + i, &[noise(i, 5000)], 0)).collect();
-        check(batches, 2);
+        check(batches, 3);
     }
 
     #[test]

@@ -1,0 +1,396 @@
+//! The log itself: opens a directory, starts its threads, answers the calls of [`EventLog`].
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use gravity_model::Sequence;
+use gravity_model::ident::{BlockMark, Digest};
+use gravity_model::port::source::Position;
+use parking_lot::{Condvar, Mutex, RwLock};
+use tokio::sync::{oneshot, watch};
+
+use crate::api::{
+    Batch, Block, DedupeHit, DedupeKey, EventLog, Health, Identity, LogError, LogOptions, LogStat, ReadLimits,
+    SequenceRange, StateEntry, Ticket, Verified,
+};
+use crate::commit::{Committer, Failure};
+use crate::dedupe::Dedupe;
+use crate::directory::{Directory, bytes_on_disk};
+use crate::encode;
+use crate::hot::{self, Store};
+use crate::live::Live;
+use crate::opening;
+use crate::pack::Packer;
+use crate::queue::Queue;
+use crate::recover::{self, ChainHead, Scanned};
+use crate::shared::{Filling, Shared, Taken, View};
+
+/// Groups between encoder and committer.
+const GROUPS_AHEAD: usize = 4;
+
+pub(crate) struct Log {
+    shared: Arc<Shared>,
+    identity: Identity,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Hot generations as they were found.
+struct Found {
+    generation: u32,
+    store: Arc<dyn Store>,
+    scanned: Scanned,
+}
+
+/// See [`crate::open`].
+pub(crate) fn open(options: LogOptions) -> Result<Log, LogError> {
+    let directory = Directory::open(&options.directory)?;
+    let salt = u32::from_le_bytes([
+        directory.log_id.0[0],
+        directory.log_id.0[1],
+        directory.log_id.0[2],
+        directory.log_id.0[3],
+    ]);
+    let found = open_generations(&directory, salt)?;
+    let mut view = View::default();
+    let dedupe = Dedupe::default();
+    let mut stores = BTreeMap::new();
+    let mut head = ChainHead { digest: Digest::default(), next: Sequence(1) };
+    let mut live = Live::default();
+    for (index, generation) in found.iter().enumerate() {
+        let scanned = &generation.scanned;
+        view.hot.extend(scanned.hot_blocks(generation.generation));
+        for seen in &scanned.blocks {
+            dedupe.add(generation.generation, &seen.meta.dedupe);
+        }
+        stores.insert(generation.generation, generation.store.clone());
+        if index + 1 == found.len() {
+            head = scanned.chain_head().unwrap_or(head);
+            let (carry, state) = scanned.live().ok_or_else(|| LogError::Refused {
+                path: directory.generation(generation.generation),
+                detail: "the live state at its beginning is malformed".to_owned(),
+            })?;
+            if carry.log_id != directory.log_id || carry.generation != generation.generation {
+                return Err(LogError::Refused {
+                    path: directory.generation(generation.generation),
+                    detail: format!("holds generation {} of log {}", carry.generation, carry.log_id),
+                });
+            }
+            live = state;
+        }
+    }
+    view.last = Sequence(head.next.get() - 1);
+    let identity = opening::next_identity(directory.log_id, &live);
+    let opened = opening::batch(&identity, &live);
+    let newest = found.last();
+    let filling = Filling {
+        generation: newest.map_or(0, |newest| newest.generation),
+        bytes: newest.map_or(0, |newest| newest.scanned.bytes),
+        since: Instant::now(),
+        ends_with_events: newest
+            .and_then(|newest| newest.scanned.blocks.last())
+            .is_some_and(|seen| seen.head.count > 0),
+        worn: newest.is_some_and(|newest| hot::kind_of(&directory.generation(newest.generation)) != Some(options.hot)),
+    };
+    let shared = Arc::new(Shared {
+        salt,
+        queue: Queue::new(head, options.queue_bytes, options.block_bytes),
+        durable: watch::Sender::new(view.last),
+        health: watch::Sender::new(Health::Running),
+        view: RwLock::new(view),
+        live: Mutex::new(live),
+        dedupe,
+        stores: RwLock::new(stores),
+        filling: Mutex::new(filling),
+        to_seal: Mutex::default(),
+        seal_work: Condvar::new(),
+        directory,
+        options,
+    });
+    let packer = |head: ChainHead| {
+        Packer::new(shared.options.block_bytes, head.digest)
+            .map_err(|error| LogError::Io { path: shared.directory.root.clone(), detail: error.to_string() })
+    };
+    let committer = match found.last() {
+        None => {
+            let mut committer = Committer::new(shared.clone(), head);
+            let live = shared.live.lock().clone();
+            let made = encode::carry(shared.directory.log_id, 1, &live, &mut packer(head)?, head.next);
+            committer.roll(1, made).map_err(|failure| failed(&shared, failure))?;
+            committer
+        }
+        Some(newest) => {
+            for older in &found[..found.len() - 1] {
+                older.store.sync().map_err(|error| failed(&shared, Failure::Sync(error.to_string())))?;
+                shared.seal(older.generation);
+            }
+            newest.store.sync().map_err(|error| failed(&shared, Failure::Sync(error.to_string())))?;
+            let ordinal = newest.scanned.next_ordinal;
+            let mut committer =
+                Committer::resume(shared.clone(), newest.generation, newest.store.clone(), head, ordinal);
+            committer.declare_void(&newest.scanned).map_err(|failure| failed(&shared, failure))?;
+            committer
+        }
+    };
+    {
+        let mut state = shared.queue.state.lock();
+        state.head = committer.head;
+    }
+    let packer = packer(committer.head)?;
+    let log = Log { identity, threads: Mutex::new(start(&shared, packer, committer)), shared };
+    log.record(opened)?;
+    Ok(log)
+}
+
+fn start(shared: &Arc<Shared>, packer: Packer, committer: Committer) -> Vec<JoinHandle<()>> {
+    let (sender, receiver) = sync_channel(GROUPS_AHEAD);
+    let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+        std::thread::Builder::new().name(name.to_owned()).spawn(body).expect("the system starts threads at start-up")
+    };
+    let encoding = shared.clone();
+    vec![
+        spawn("log-encode", Box::new(move || encode::run(&encoding, packer, &sender))),
+        spawn("log-commit", Box::new(move || committer.run(&receiver))),
+    ]
+}
+
+fn failed(shared: &Shared, failure: Failure) -> LogError {
+    match failure {
+        Failure::Write(detail) => LogError::Io { path: shared.directory.root.clone(), detail },
+        Failure::Sync(detail) => {
+            shared.fatal(&detail);
+            LogError::Io { path: shared.directory.root.clone(), detail }
+        }
+    }
+}
+
+/// Opens and reads every hot generation that counts; removes a newest one that never began.
+fn open_generations(directory: &Directory, salt: u32) -> Result<Vec<Found>, LogError> {
+    let mut found: Vec<Found> = Vec::new();
+    let numbers = directory.generations()?;
+    for generation in &numbers {
+        let path = directory.generation(*generation);
+        let Some(kind) = hot::kind_of(&path) else {
+            crate::directory::remove_tree(&path).map_err(|error| crate::directory::io_error(&path, &error))?;
+            continue;
+        };
+        let store = hot::open(kind, &path, salt)?;
+        let scanned =
+            recover::scan(store.as_ref(), salt, None).map_err(|error| crate::directory::io_error(&path, &error))?;
+        if let Some(damage) = scanned.damage.first() {
+            return Err(LogError::Damaged {
+                what: path.display().to_string(),
+                range: damage.range,
+                detail: damage.detail.clone(),
+            });
+        }
+        if !scanned.has_begun() {
+            // Begun after everything before it was durable, and never used: the crash came first.
+            tracing::warn!(generation, "removing a hot generation that never began");
+            store.close();
+            drop(store);
+            crate::directory::remove_tree(&path).map_err(|error| crate::directory::io_error(&path, &error))?;
+            continue;
+        }
+        found.push(Found { generation: *generation, store, scanned });
+    }
+    Ok(found)
+}
+
+impl Log {
+    /// Appends this opening and waits until it is durable.
+    fn record(&self, mut opened: Batch) -> Result<(), LogError> {
+        self.shared.queue.state.lock().hurry = true;
+        let ticket = self.append(&mut opened)?;
+        let waited = ticket.wait();
+        self.shared.queue.state.lock().hurry = false;
+        waited.map(|_| ())
+    }
+
+    /// Blocks after `after` from the hot generations.
+    fn read_hot(&self, after: Sequence, limits: ReadLimits) -> Result<Vec<Block>, LogError> {
+        let shared = &self.shared;
+        let wanted: Vec<_> = {
+            let view = shared.view.read();
+            let from = view.hot.partition_point(|block| block.last() <= after);
+            let mut events = 0;
+            let mut wanted = Vec::new();
+            for block in view.hot.range(from..) {
+                wanted.push(*block);
+                events += block.count as usize;
+                if events >= limits.events {
+                    break;
+                }
+            }
+            wanted
+        };
+        let mut taken = Taken::new(limits);
+        let mut buffer = Vec::new();
+        for at in wanted {
+            let store = shared.store(at.generation).ok_or_else(|| LogError::WriteFailed {
+                detail: format!("hot generation {} is being opened again", at.generation),
+            })?;
+            let records = recover::read_block(store.as_ref(), shared.salt, &at, &mut buffer)?;
+            taken.push(Block { mark: at.mark, count: at.count, records });
+            if taken.is_full() {
+                break;
+            }
+        }
+        Ok(taken.blocks)
+    }
+
+    fn out_of_range(&self, wanted: Sequence) -> LogError {
+        let view = self.shared.view.read();
+        LogError::OutOfRange { wanted, first: view.first(), last: view.last }
+    }
+
+    fn stop(&self, commit: bool) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        if threads.is_empty() {
+            return;
+        }
+        {
+            let mut state = self.shared.queue.state.lock();
+            state.intake = match (commit, state.intake.clone()) {
+                (true, crate::queue::Intake::Open) => crate::queue::Intake::Open,
+                _ => crate::queue::Intake::Closed,
+            };
+            state.stop = true;
+        }
+        self.shared.to_seal.lock().1 = true;
+        self.shared.seal_work.notify_all();
+        self.shared.queue.work.notify_all();
+        self.shared.queue.progress.notify_all();
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the log panicked");
+            }
+        }
+        self.shared.shut(&LogError::Closed);
+        for store in std::mem::take(&mut *self.shared.stores.write()).into_values() {
+            store.close();
+        }
+        self.shared.directory.release();
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.stop(false);
+    }
+}
+
+#[async_trait::async_trait]
+impl EventLog for Log {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn append(&self, batch: &mut Batch) -> Result<Ticket, LogError> {
+        let (sender, done) = oneshot::channel();
+        let range = self.shared.queue.push(batch, Some(sender))?;
+        Ok(Ticket { range, done })
+    }
+
+    fn append_lazy(&self, mut batch: Batch) -> Result<SequenceRange, LogError> {
+        self.shared.queue.push(&mut batch, None)
+    }
+
+    async fn room(&self) -> Result<(), LogError> {
+        loop {
+            let mut notified = std::pin::pin!(self.shared.queue.room.notified());
+            notified.as_mut().enable();
+            if self.shared.queue.has_room()? {
+                return Ok(());
+            }
+            notified.await;
+        }
+    }
+
+    fn durable(&self) -> watch::Receiver<Sequence> {
+        self.shared.durable.subscribe()
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.shared.health.subscribe()
+    }
+
+    fn read(&self, after: Sequence, limits: ReadLimits) -> Result<Vec<Block>, LogError> {
+        if let Some(blocks) = self.read_recent(after, limits) {
+            return Ok(blocks);
+        }
+        let (first, last) = {
+            let view = self.shared.view.read();
+            (view.first(), view.last)
+        };
+        if after > last || after.next() < first {
+            return Err(self.out_of_range(after.next()));
+        }
+        self.read_hot(after, limits)
+    }
+
+    fn read_recent(&self, after: Sequence, limits: ReadLimits) -> Option<Vec<Block>> {
+        self.shared.view.read().recent(after, limits)
+    }
+
+    fn block_mark(&self, sequence: Sequence) -> Result<BlockMark, LogError> {
+        if sequence == Sequence::ZERO {
+            return Ok(BlockMark::default());
+        }
+        let view = self.shared.view.read();
+        let at = view.hot.partition_point(|block| block.last() < sequence);
+        match view.hot.get(at).filter(|block| block.mark.first <= sequence) {
+            Some(block) => Ok(block.mark),
+            None => {
+                drop(view);
+                Err(self.out_of_range(sequence))
+            }
+        }
+    }
+
+    fn positions(&self, source: &str) -> Vec<(String, Position)> {
+        self.shared.live.lock().positions_of(source)
+    }
+
+    fn state(&self) -> Vec<StateEntry> {
+        self.shared.live.lock().entries()
+    }
+
+    fn dedupe(&self, keys: &[DedupeKey]) -> Result<Vec<Option<DedupeHit>>, LogError> {
+        Ok(self.shared.dedupe.find(keys))
+    }
+
+    fn stat(&self) -> LogStat {
+        let shared = &self.shared;
+        let hot_bytes = bytes_on_disk(&shared.directory.hot());
+        let view = shared.view.read();
+        LogStat {
+            first: view.first(),
+            last: view.last,
+            bytes: hot_bytes,
+            hot_bytes,
+            hot_generations: shared.stores.read().len() as u32,
+            segments: view.segments.len() as u32,
+            blocks: view.hot.len() as u64,
+            sled_blobs: shared.stores.read().values().map(|store| store.blobs()).sum(),
+            dedupe_entries: shared.dedupe.len(),
+            dedupe_from: shared.dedupe.from(),
+        }
+    }
+
+    fn verify(&self, _range: Option<SequenceRange>, _progress: &mut dyn FnMut(u64)) -> Result<Verified, LogError> {
+        Ok(Verified::default())
+    }
+
+    fn close(&self) {
+        self.stop(true);
+    }
+}
+
+/// Reads a stopped engine's directory; see [`crate::open_read_only`].
+pub(crate) fn open_read_only(_directory: &Path) -> Result<Log, LogError> {
+    Err(LogError::Closed)
+}
