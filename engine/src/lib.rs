@@ -1,1 +1,33 @@
-//! Placeholder while the workspace is laid out.
+//! The loops between the ports: ingest, project, export, supervise.
+//!
+//! ```text
+//! Source ──> ingest ──> EVENT LOG ──> route: judge, fold, park, commit ──> view + checkpoint
+//! Intake ──>               │                        │ checkpoint
+//!                          └────────────────> subscription: write, send, confirm ──> target
+//! ```
+//!
+//! Knows ports, the log and rules; no broker, no database, no socket.
+
+mod append;
+pub mod clock;
+pub mod control;
+mod engine;
+mod export;
+pub mod ingest;
+pub mod ledger;
+mod operate;
+pub mod parts;
+mod project;
+mod rulebook;
+pub mod status;
+mod supervise;
+mod view_of_event;
+
+pub use engine::{Engine, StartError};
+pub use ingest::envelope::{Envelope, EnvelopeOptions, KeyFrom, NameFrom};
+pub use ingest::intake::{Intake, IntakeAnswer, IntakeError, IntakeRequest};
+pub use operate::{ApiError, ReloadReport};
+pub use parts::{
+    DatabaseOptions, DatabaseSpec, EngineParts, ExporterSpec, MessageFormat, RulesInForce, SourcePort, SourceSpec,
+};
+pub use rulebook::RuleBookError;

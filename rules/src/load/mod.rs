@@ -7,6 +7,7 @@ mod mapping;
 
 use gravity_model::ColumnType;
 use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
 
 use crate::codes;
 use crate::diagnose::{Document, Finding, Findings, Place, Positions, SourceFile};
@@ -15,14 +16,14 @@ use crate::path::Origin;
 use crate::ruleset::RuleSet;
 
 /// What the rules are checked against: names from the other files.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Context {
     pub databases: IndexMap<String, DatabaseContext>,
     pub exporters: Vec<String>,
 }
 
 /// What the rules need to know of an entry of databases.json.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatabaseContext {
     pub kind: DatabaseKind,
     pub ddl: Ddl,
@@ -30,7 +31,8 @@ pub struct DatabaseContext {
     pub unknown_fields: Option<UnknownFields>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DatabaseKind {
     Postgres,
     Mysql,
@@ -38,7 +40,8 @@ pub enum DatabaseKind {
     Sqlite,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Ddl {
     /// Tables are the DBA's.
     #[default]

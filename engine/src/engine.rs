@@ -1,0 +1,448 @@
+//! One running engine: starts its tasks, shows how they are doing, ends them in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gravity_log::{Batch, EventLog, Health};
+use gravity_model::Sequence;
+use gravity_model::port::export::Exporter;
+use gravity_model::port::view::ViewStore;
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::control;
+use crate::export::gauge::SubscriptionGauge;
+use crate::export::message::Letterhead;
+use crate::export::task::SubscriptionTask;
+use crate::ingest::envelope::EnvelopeOptions;
+use crate::ingest::gauge::{SourceGauge, restore_counters};
+use crate::ingest::intake::Intake;
+use crate::ingest::letters::IngestLetters;
+use crate::ingest::task::{SourceSetup, SourceTask};
+use crate::parts::{DatabaseOptions, DatabaseSpec, EngineParts, ExporterSpec, MessageFormat, SourcePort};
+use crate::project::gauge::RouteGauge;
+use crate::project::prepare::RouteSetup;
+use crate::project::route::{OrderSender, Orders, RouteTask, is_paused};
+use crate::rulebook::{RuleBook, RuleBookError};
+use crate::status::{LogStatus, Outcome, Readiness, RunState, Status};
+use crate::supervise::Tasks;
+
+/// Counters of push sources are noted, and finished states ended, this often.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// A running engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub log: Arc<dyn EventLog>,
+    pub rules: Arc<RuleBook>,
+    pub letters: Arc<IngestLetters>,
+    pub sources: Vec<Arc<SourceGauge>>,
+    pub envelopes: HashMap<String, EnvelopeOptions>,
+    pub intakes: HashMap<String, Intake>,
+    pub routes: Mutex<Vec<Route>>,
+    pub subscriptions: Mutex<Vec<SubscriptionEntry>>,
+    databases: Mutex<HashMap<String, Database>>,
+    exporters: Mutex<HashMap<String, ExporterEntry>>,
+    tasks: Mutex<TaskGroups>,
+    draining: CancellationToken,
+    stop_routes: CancellationToken,
+    stop_exporters: CancellationToken,
+}
+
+#[derive(Default)]
+struct TaskGroups {
+    sources: Tasks,
+    routes: Tasks,
+    exporters: Tasks,
+    housekeeping: Tasks,
+}
+
+#[derive(Clone)]
+pub(crate) struct Route {
+    pub gauge: Arc<RouteGauge>,
+    pub orders: OrderSender,
+}
+
+#[derive(Clone)]
+pub(crate) struct SubscriptionEntry {
+    pub gauge: Arc<SubscriptionGauge>,
+    pub orders: OrderSender,
+}
+
+struct Database {
+    kind: &'static str,
+    store: Arc<dyn ViewStore>,
+    options: DatabaseOptions,
+}
+
+struct ExporterEntry {
+    kind: &'static str,
+    exporter: Arc<dyn Exporter>,
+    format: MessageFormat,
+    park_on_refused: bool,
+}
+
+/// Why an engine does not start. Nothing was changed but, possibly, the log's record of the rules.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Rules(#[from] RuleBookError),
+    #[error(transparent)]
+    Control(#[from] control::UnreadableControl),
+    #[error("the log cannot be read: {0}")]
+    Log(Box<dyn std::error::Error + Send + Sync>),
+    #[error("{what} {name:?} is not among the parts that were given")]
+    Missing { what: &'static str, name: String },
+}
+
+impl Engine {
+    pub async fn start(parts: EngineParts) -> Result<Engine, StartError> {
+        let EngineParts { log, sources, databases, exporters, rules, stop_at_end } = parts;
+        let (book, changed) = RuleBook::open(&*log, &rules).await?;
+        if changed {
+            tracing::info!(rules = &crate::rulebook::hex(&rules.set.hash())[..12], "rules recorded");
+        }
+        let state = log.state();
+        let gauges: Vec<_> = sources.iter().map(|s| Arc::new(SourceGauge::new(&s.name, s.kind))).collect();
+        {
+            let (log, gauges) = (log.clone(), gauges.clone());
+            let restored = tokio::task::spawn_blocking(move || restore_counters(&*log, &gauges)).await;
+            restored.map_err(|e| StartError::Log(Box::new(e)))?.map_err(StartError::Log)?;
+        }
+        let draining = CancellationToken::new();
+        let envelopes = sources.iter().map(|s| (s.name.clone(), s.envelope.clone())).collect();
+        let letters = Arc::new(IngestLetters::load(&state)?);
+        let mut intakes = HashMap::new();
+        let mut tasks = TaskGroups::default();
+        for (spec, gauge) in sources.into_iter().zip(&gauges) {
+            match spec.port {
+                SourcePort::Push => {
+                    let intake =
+                        Intake::new(log.clone(), spec.envelope, spec.max_batch, gauge.clone(), draining.clone());
+                    gauge.set_at_end();
+                    intakes.insert(spec.name, intake);
+                }
+                SourcePort::Pull(source) => {
+                    let setup = SourceSetup {
+                        log: log.clone(),
+                        envelope: spec.envelope,
+                        start: spec.start,
+                        gauge: gauge.clone(),
+                        letters: letters.clone(),
+                        stop_at_end,
+                        cancel: draining.clone(),
+                    };
+                    let task = SourceTask { source, setup };
+                    tasks.sources.start(format!("source {}", spec.name), task.run());
+                }
+            }
+        }
+        let inner = Arc::new(Inner {
+            log,
+            rules: Arc::new(book),
+            letters,
+            sources: gauges,
+            envelopes,
+            intakes,
+            routes: Mutex::default(),
+            subscriptions: Mutex::default(),
+            databases: Mutex::new(databases.into_iter().map(Database::named).collect()),
+            exporters: Mutex::new(exporters.into_iter().map(ExporterEntry::named).collect()),
+            tasks: Mutex::new(tasks),
+            draining,
+            stop_routes: CancellationToken::new(),
+            stop_exporters: CancellationToken::new(),
+        });
+        let engine = Engine { inner };
+        engine.start_consumers()?;
+        let keeper = engine.clone();
+        let housekeeping = async move { keeper.keep_house().await };
+        engine.inner.tasks.lock().housekeeping.start("housekeeping".to_owned(), housekeeping);
+        Ok(engine)
+    }
+
+    /// Starts the routes and subscriptions that the newest rules name and that do not run yet.
+    pub(crate) fn start_consumers(&self) -> Result<(), StartError> {
+        let inner = &self.inner;
+        let Some(version) = inner.rules.newest() else { return Ok(()) };
+        let state = inner.log.state();
+        for name in version.set.databases() {
+            if inner.routes.lock().iter().any(|r| r.gauge.name == name) {
+                continue;
+            }
+            let databases = inner.databases.lock();
+            let Some(database) = databases.get(name) else {
+                return Err(StartError::Missing { what: "database", name: name.to_owned() });
+            };
+            let gauge = Arc::new(RouteGauge::new(name, database.kind));
+            let orders = Arc::new(watch::Sender::new(Orders { paused: is_paused(&state, name), ..Orders::default() }));
+            let setup = RouteSetup {
+                database: name.to_owned(),
+                only: None,
+                store: database.store.clone(),
+                options: database.options.clone(),
+                log: inner.log.clone(),
+                rules: inner.rules.clone(),
+                gauge: gauge.clone(),
+            };
+            let task = RouteTask { setup, orders: orders.subscribe(), cancel: inner.stop_routes.clone() };
+            inner.tasks.lock().routes.start(format!("route {name}"), task.run());
+            inner.routes.lock().push(Route { gauge, orders });
+        }
+        for subscription in version.set.subscriptions() {
+            let known = |s: &SubscriptionEntry| {
+                s.gauge.exporter == subscription.exporter && s.gauge.route == subscription.database
+            };
+            if inner.subscriptions.lock().iter().any(known) {
+                continue;
+            }
+            let exporters = inner.exporters.lock();
+            let Some(exporter) = exporters.get(&subscription.exporter) else {
+                return Err(StartError::Missing { what: "exporter", name: subscription.exporter.clone() });
+            };
+            let route = inner.routes.lock().iter().find(|r| r.gauge.name == subscription.database).cloned();
+            let Some(route) = route else {
+                return Err(StartError::Missing { what: "route", name: subscription.database.clone() });
+            };
+            let gauge = Arc::new(SubscriptionGauge::new(&subscription.exporter, &subscription.database, exporter.kind));
+            let orders =
+                Arc::new(watch::Sender::new(Orders { paused: is_paused(&state, &gauge.name()), ..Orders::default() }));
+            let task = SubscriptionTask {
+                exporter: exporter.exporter.clone(),
+                letterhead: Letterhead {
+                    log_id: inner.log.identity().log_id,
+                    exporter: subscription.exporter.clone(),
+                    route: subscription.database.clone(),
+                    format: exporter.format,
+                    binding: exporter.exporter.binding(),
+                },
+                log: inner.log.clone(),
+                route: route.gauge,
+                gauge: gauge.clone(),
+                park_on_refused: exporter.park_on_refused,
+                begin_after: inner.rules.added_subscription(subscription),
+                orders: orders.subscribe(),
+                cancel: inner.stop_exporters.clone(),
+            };
+            inner.tasks.lock().exporters.start(format!("subscription {}", gauge.name()), task.run());
+            inner.subscriptions.lock().push(SubscriptionEntry { gauge, orders });
+        }
+        Ok(())
+    }
+
+    /// Makes databases and exporters known that a reload brings.
+    pub(crate) fn add_parts(&self, databases: Vec<DatabaseSpec>, exporters: Vec<ExporterSpec>) {
+        self.inner.databases.lock().extend(databases.into_iter().map(Database::named));
+        self.inner.exporters.lock().extend(exporters.into_iter().map(ExporterEntry::named));
+    }
+
+    pub fn log(&self) -> &Arc<dyn EventLog> {
+        &self.inner.log
+    }
+
+    pub fn intake(&self, source: &str) -> Option<Intake> {
+        self.inner.intakes.get(source).cloned()
+    }
+
+    /// Names of the sources that are pushed into, sorted.
+    pub fn push_sources(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.inner.intakes.keys().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+
+    pub fn status(&self) -> Status {
+        let inner = &self.inner;
+        let stat = inner.log.stat();
+        let state = match &*inner.log.health().borrow() {
+            Health::Running => "running".to_owned(),
+            Health::WriteFailed { detail } => detail.clone(),
+            Health::Closed => "closed".to_owned(),
+        };
+        let routes: Vec<Route> = inner.routes.lock().clone();
+        let reached = |name: &str| routes.iter().find(|r| r.gauge.name == name).map(|r| r.gauge.checkpoint());
+        Status {
+            log: LogStatus {
+                id: inner.log.identity().log_id,
+                first: stat.first.get(),
+                last: stat.last.get(),
+                bytes: stat.bytes,
+                hot_bytes: stat.hot_bytes,
+                segments: stat.segments,
+                state,
+                dedupe_entries: stat.dedupe_entries,
+                dedupe_from: stat.dedupe_from.get(),
+                rules: inner.rules.newest().map(|v| v.hash()[..12].to_owned()).unwrap_or_default(),
+            },
+            sources: inner.sources.iter().map(|s| s.status()).collect(),
+            routes: routes.iter().map(|r| r.gauge.status(stat.last)).collect(),
+            exporters: inner
+                .subscriptions
+                .lock()
+                .iter()
+                .map(|s| s.gauge.status(reached(&s.gauge.route).unwrap_or_default()))
+                .collect(),
+        }
+    }
+
+    pub fn readiness(&self) -> Readiness {
+        let draining = self.inner.draining.is_cancelled();
+        let mut reasons = Vec::new();
+        if draining {
+            reasons.push("draining before a stop".to_owned());
+        }
+        let status = self.status();
+        let troubled = |s: RunState| matches!(s, RunState::Degraded | RunState::Stopped);
+        let why = |error: &Option<String>| error.clone().unwrap_or_else(|| "no reason given".to_owned());
+        for source in status.sources.iter().filter(|s| troubled(s.state)) {
+            reasons.push(format!("source {}: {}", source.name, why(&source.error)));
+        }
+        for route in status.routes.iter().filter(|r| troubled(r.state)) {
+            reasons.push(format!("route {}: {}", route.name, why(&route.error)));
+        }
+        for exporter in status.exporters.iter().filter(|e| troubled(e.state)) {
+            reasons.push(format!("exporter {}@{}: {}", exporter.name, exporter.route, why(&exporter.error)));
+        }
+        if status.log.state != "running" {
+            reasons.push(format!("log: {}", status.log.state));
+        }
+        Readiness { ready: !draining, reasons }
+    }
+
+    /// For `--stop-at-end`: ready once every source is at its end and every route and subscription is in step, or one of
+    /// them has stopped.
+    pub async fn finished(&self) -> Outcome {
+        loop {
+            if let Some(outcome) = self.outcome() {
+                return outcome;
+            }
+            // Progress comes from many tasks; a look every 20 ms costs less than wiring all of them up for this one use.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        let inner = &self.inner;
+        let stopped = |what: &str, name: &str, (state, error): (RunState, Option<String>)| {
+            (state == RunState::Stopped)
+                .then(|| Outcome::Stopped { what: format!("{what} {name}: {}", error.unwrap_or_default()) })
+        };
+        let sources_stopped = inner.sources.iter().find_map(|s| stopped("source", &s.name, s.state()));
+        if sources_stopped.is_some() {
+            return sources_stopped;
+        }
+        let (routes, subscriptions) = (inner.routes.lock().clone(), inner.subscriptions.lock().clone());
+        let others = routes
+            .iter()
+            .find_map(|r| stopped("route", &r.gauge.name, r.gauge.state()))
+            .or_else(|| subscriptions.iter().find_map(|s| stopped("exporter", &s.gauge.name(), s.gauge.state())));
+        if others.is_some() {
+            return others;
+        }
+        if !inner.sources.iter().all(|s| s.is_at_end()) {
+            return None;
+        }
+        let last = *inner.log.durable().borrow();
+        let in_step = routes.iter().all(|r| {
+            r.gauge.state().0 == RunState::Running
+                && r.gauge.position() >= last
+                && r.gauge.checkpoint() > Sequence::ZERO
+        }) && subscriptions.iter().all(|s| {
+            routes
+                .iter()
+                .find(|r| r.gauge.name == s.gauge.route)
+                .is_none_or(|r| s.gauge.cursor() >= r.gauge.checkpoint())
+        });
+        if !in_step {
+            return None;
+        }
+        let new_letters = routes.iter().any(|r| r.gauge.newly_parked())
+            || subscriptions.iter().any(|s| s.gauge.newly_parked())
+            || inner.letters.has_new();
+        Some(if new_letters { Outcome::InStepWithNewDeadLetters } else { Outcome::InStep })
+    }
+
+    /// Ends in order: intake, what is in flight, routes at a batch boundary, exporters with their cursors, the log.
+    pub async fn shutdown(&self) {
+        let mut tasks = std::mem::take(&mut *self.inner.tasks.lock());
+        self.inner.draining.cancel();
+        tasks.sources.join().await;
+        self.inner.intakes.values().for_each(Intake::note_counters);
+        self.inner.stop_routes.cancel();
+        tasks.routes.join().await;
+        self.inner.stop_exporters.cancel();
+        tasks.exporters.join().await;
+        tasks.housekeeping.join().await;
+        let stores: Vec<_> = self.inner.databases.lock().values().map(|d| d.store.clone()).collect();
+        for store in stores {
+            store.close().await;
+        }
+        let exporters: Vec<_> = self.inner.exporters.lock().values().map(|e| e.exporter.clone()).collect();
+        for exporter in exporters {
+            exporter.close().await;
+        }
+        let log = self.inner.log.clone();
+        if tokio::task::spawn_blocking(move || log.close()).await.is_err() {
+            tracing::error!("the log did not close");
+        }
+    }
+
+    /// Notes counters, and ends states that nobody will ask for again. Writes nothing while nothing happens.
+    async fn keep_house(&self) {
+        let mut tick = tokio::time::interval(HOUSEKEEPING);
+        loop {
+            tokio::select! {
+                () = self.inner.stop_exporters.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            self.inner.intakes.values().for_each(Intake::note_counters);
+            let mut batch = Batch::new();
+            let routes = self.inner.routes.lock().clone();
+            let subscriptions = self.inner.subscriptions.lock().clone();
+            for route in &routes {
+                let mine = subscriptions.iter().filter(|s| s.gauge.route == route.gauge.name);
+                let through = mine.map(|s| s.gauge.cursor()).fold(route.gauge.checkpoint(), Sequence::min);
+                for (name, key) in route.gauge.ledger.lock().forget(&route.gauge.name, through) {
+                    control::end(&mut batch, name, &key);
+                }
+            }
+            for subscription in &subscriptions {
+                let name = subscription.gauge.name();
+                for (state, key) in subscription.gauge.ledger.lock().forget(&name, subscription.gauge.cursor()) {
+                    control::end(&mut batch, state, &key);
+                }
+            }
+            let slowest =
+                routes.iter().map(|r| r.gauge.checkpoint()).chain(subscriptions.iter().map(|s| s.gauge.cursor()));
+            if let Some(through) = slowest.min() {
+                for key in self.inner.rules.forget(through) {
+                    control::end(&mut batch, control::CONFIG_CHANGED, &key);
+                }
+            }
+            if !batch.is_empty()
+                && let Err(error) = self.inner.log.append_lazy(batch)
+            {
+                tracing::debug!(%error, "finished states not ended");
+            }
+        }
+    }
+}
+
+impl Database {
+    fn named(spec: DatabaseSpec) -> (String, Database) {
+        (spec.name, Database { kind: spec.kind, store: spec.store, options: spec.options })
+    }
+}
+
+impl ExporterEntry {
+    fn named(spec: ExporterSpec) -> (String, ExporterEntry) {
+        let ExporterSpec { name, kind, exporter, format, park_on_refused } = spec;
+        (name, ExporterEntry { kind, exporter, format, park_on_refused })
+    }
+}

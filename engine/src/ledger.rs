@@ -1,0 +1,326 @@
+//! What a route (or a subscription) still owes: parked events, what they block, and what was released since.
+//!
+//! The ledger is a fold of control events: it is rebuilt from the log's live state at start, and every change to it is
+//! appended there first. A park record binds as soon as it is durable (SEMANTICS 4.3).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use gravity_log::StateEntry;
+use gravity_model::Sequence;
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+use crate::control::{self, Parked, Released, UnreadableControl};
+
+/// Something that a parked event keeps later events from touching: one row of a table, or the whole table.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlockedKey {
+    pub table: Arc<str>,
+    /// 128-bit digest of the canonical view key; `None` blocks, and waits for, every row.
+    pub row: Option<u128>,
+}
+
+impl BlockedKey {
+    pub fn row(table: &Arc<str>, canonical_key: &[u8]) -> BlockedKey {
+        BlockedKey { table: table.clone(), row: Some(xxhash_rust::xxh3::xxh3_128(canonical_key)) }
+    }
+
+    pub fn table(table: &Arc<str>) -> BlockedKey {
+        BlockedKey { table: table.clone(), row: None }
+    }
+}
+
+impl fmt::Display for BlockedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.row {
+            Some(row) => write!(f, "{}:{row:032x}", self.table),
+            None => write!(f, "{}:*", self.table),
+        }
+    }
+}
+
+impl FromStr for BlockedKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<BlockedKey, String> {
+        let (table, row) = text.rsplit_once(':').ok_or_else(|| format!("no blocked key: {text:?}"))?;
+        let row = match row {
+            "*" => None,
+            hex => Some(u128::from_str_radix(hex, 16).map_err(|_| format!("no blocked key: {text:?}"))?),
+        };
+        Ok(BlockedKey { table: table.into(), row })
+    }
+}
+
+impl Serialize for BlockedKey {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for BlockedKey {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Holders of one table's rows.
+#[derive(Debug, Default)]
+struct Holders {
+    rows: HashMap<u128, BTreeSet<Sequence>>,
+    whole: BTreeSet<Sequence>,
+    /// Every parked event that touches the table, with how many of its keys do.
+    all: BTreeMap<Sequence, u32>,
+}
+
+/// See the module's comment.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    parked: BTreeMap<Sequence, Arc<Parked>>,
+    holders: HashMap<Arc<str>, Holders>,
+    failed: u64,
+    /// By sequence of the deciding record.
+    released: BTreeMap<Sequence, Arc<Released>>,
+    /// Event → record at which it took effect or was skipped.
+    effect: HashMap<Sequence, Sequence>,
+    missed: BTreeSet<Sequence>,
+    missed_records: BTreeMap<Sequence, Vec<Sequence>>,
+}
+
+impl Ledger {
+    /// Rebuilds the ledger of `route` from live state, as of its `checkpoint`. Releases beyond the checkpoint are left out:
+    /// their transaction did not commit, and the route will come to their record again.
+    pub fn load(route: &str, checkpoint: Sequence, state: &[StateEntry]) -> Result<Ledger, UnreadableControl> {
+        let mut ledger = Ledger::default();
+        let mine = |entry: &&StateEntry| control::route_of(&entry.key) == Some(route);
+        for entry in state.iter().filter(|e| e.name == control::PARKED).filter(mine) {
+            ledger.park(Arc::new(control::read(&entry.name, entry.sequence, &entry.payload)?));
+        }
+        for entry in state.iter().filter(|e| e.name == control::RELEASED).filter(mine) {
+            let released: Released = control::read(&entry.name, entry.sequence, &entry.payload)?;
+            if released.record <= checkpoint {
+                ledger.release(Arc::new(released));
+            }
+        }
+        for entry in state.iter().filter(|e| e.name == control::MISSED).filter(mine) {
+            let missed: control::Missed = control::read(&entry.name, entry.sequence, &entry.payload)?;
+            ledger.miss(missed.sequences);
+        }
+        Ok(ledger)
+    }
+
+    pub fn parked(&self, sequence: Sequence) -> Option<&Arc<Parked>> {
+        self.parked.get(&sequence)
+    }
+
+    /// All parked events, oldest first.
+    pub fn all_parked(&self) -> impl Iterator<Item = &Arc<Parked>> {
+        self.parked.values()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.parked.is_empty()
+    }
+
+    pub fn failed(&self) -> u64 {
+        self.failed
+    }
+
+    pub fn waiting(&self) -> u64 {
+        self.parked.len() as u64 - self.failed
+    }
+
+    /// Most events that wait behind one key.
+    pub fn widest(&self) -> u64 {
+        let rows = self.holders.values().flat_map(|h| h.rows.values().map(BTreeSet::len));
+        let whole = self.holders.values().map(|h| h.whole.len());
+        rows.chain(whole).max().map_or(0, |held| held.saturating_sub(1) as u64)
+    }
+
+    /// True when an event parked before `sequence` holds something that `keys` touch.
+    pub fn blocks(&self, sequence: Sequence, keys: &[BlockedKey]) -> bool {
+        if self.parked.is_empty() {
+            return false;
+        }
+        let before = |held: &BTreeSet<Sequence>| held.first().is_some_and(|first| *first < sequence);
+        keys.iter().any(|key| {
+            let Some(holders) = self.holders.get(&key.table) else { return false };
+            match key.row {
+                Some(row) => before(&holders.whole) || holders.rows.get(&row).is_some_and(before),
+                None => holders.all.first_key_value().is_some_and(|(first, _)| *first < sequence),
+            }
+        })
+    }
+
+    /// Parks an event, or replaces what is known of it.
+    pub fn park(&mut self, parked: Arc<Parked>) {
+        self.unpark(parked.sequence);
+        self.failed += u64::from(!parked.waiting);
+        for key in &parked.blocks {
+            let holders = self.holders.entry(key.table.clone()).or_default();
+            match key.row {
+                Some(row) => holders.rows.entry(row).or_default().insert(parked.sequence),
+                None => holders.whole.insert(parked.sequence),
+            };
+            *holders.all.entry(parked.sequence).or_default() += 1;
+        }
+        self.parked.insert(parked.sequence, parked);
+    }
+
+    fn unpark(&mut self, sequence: Sequence) {
+        let Some(parked) = self.parked.remove(&sequence) else { return };
+        self.failed -= u64::from(!parked.waiting);
+        for key in &parked.blocks {
+            let Some(holders) = self.holders.get_mut(&key.table) else { continue };
+            match key.row {
+                Some(row) => {
+                    if let Some(held) = holders.rows.get_mut(&row) {
+                        held.remove(&sequence);
+                        if held.is_empty() {
+                            holders.rows.remove(&row);
+                        }
+                    }
+                }
+                None => {
+                    holders.whole.remove(&sequence);
+                }
+            }
+            holders.all.remove(&sequence);
+            if holders.all.is_empty() {
+                self.holders.remove(&key.table);
+            }
+        }
+    }
+
+    /// Takes in what a committed retry or skip did.
+    pub fn release(&mut self, released: Arc<Released>) {
+        for sequence in released.applied.iter().chain(&released.filtered).chain(&released.skipped) {
+            self.unpark(*sequence);
+            self.effect.insert(*sequence, released.record);
+        }
+        self.released.insert(released.record, released);
+    }
+
+    /// What the decision at `record` released.
+    pub fn released_at(&self, record: Sequence) -> Option<&Arc<Released>> {
+        self.released.get(&record)
+    }
+
+    /// The record at which a once parked event took effect or was skipped.
+    pub fn effect_of(&self, sequence: Sequence) -> Option<Sequence> {
+        self.effect.get(&sequence).copied()
+    }
+
+    /// Notes events that a rule matched but that changed nothing.
+    pub fn miss(&mut self, sequences: Vec<Sequence>) {
+        let Some(last) = sequences.last().copied() else { return };
+        self.missed.extend(&sequences);
+        self.missed_records.insert(last, sequences);
+    }
+
+    pub fn was_missed(&self, sequence: Sequence) -> bool {
+        self.missed.contains(&sequence)
+    }
+
+    /// Forgets what no subscription will ask for again, now that all of them are past `through`; returns the keys of the
+    /// (name, key) states to end in the log.
+    pub fn forget(&mut self, route: &str, through: Sequence) -> Vec<(&'static str, String)> {
+        let mut ended = Vec::new();
+        let old: Vec<Sequence> = self.released.range(..=through).map(|(record, _)| *record).collect();
+        for record in old {
+            if let Some(released) = self.released.remove(&record) {
+                for sequence in released.applied.iter().chain(&released.filtered).chain(&released.skipped) {
+                    self.effect.remove(sequence);
+                }
+            }
+            ended.push((control::RELEASED, control::numbered(route, record.get())));
+        }
+        let old: Vec<Sequence> = self.missed_records.range(..=through).map(|(last, _)| *last).collect();
+        for last in old {
+            for sequence in self.missed_records.remove(&last).unwrap_or_default() {
+                self.missed.remove(&sequence);
+            }
+            ended.push((control::MISSED, control::numbered(route, last.get())));
+        }
+        ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::Stage;
+
+    fn parked(sequence: u64, waiting: bool, blocks: &[BlockedKey]) -> Arc<Parked> {
+        Arc::new(Parked {
+            route: "db1".into(),
+            sequence: Sequence(sequence),
+            stage: Stage::Map,
+            code: String::new(),
+            error: String::new(),
+            rule: None,
+            key: None,
+            event: "e".into(),
+            waiting,
+            blocks: blocks.to_vec(),
+            at: 0,
+        })
+    }
+
+    #[test]
+    fn a_parked_event_blocks_later_events_of_its_keys_only() {
+        let users: Arc<str> = "users".into();
+        let (a, b) = (BlockedKey::row(&users, b"a"), BlockedKey::row(&users, b"b"));
+        let mut ledger = Ledger::default();
+        ledger.park(parked(5, false, std::slice::from_ref(&a)));
+        assert!(ledger.blocks(Sequence(6), std::slice::from_ref(&a)));
+        assert!(!ledger.blocks(Sequence(5), std::slice::from_ref(&a)), "an event does not block itself");
+        assert!(!ledger.blocks(Sequence(6), std::slice::from_ref(&b)));
+        assert!(ledger.blocks(Sequence(6), &[BlockedKey::table(&users)]), "a truncate waits for every row");
+        ledger.park(parked(7, true, &[a.clone(), b.clone()]));
+        assert!(ledger.blocks(Sequence(8), std::slice::from_ref(&b)), "what waits blocks its own keys");
+        assert_eq!((ledger.failed(), ledger.waiting(), ledger.widest()), (1, 1, 1));
+        ledger.release(Arc::new(Released {
+            record: Sequence(9),
+            applied: vec![Sequence(5), Sequence(7)],
+            ..Default::default()
+        }));
+        assert!(!ledger.blocks(Sequence(10), &[a, b]));
+        assert_eq!(ledger.effect_of(Sequence(7)), Some(Sequence(9)));
+        assert!(ledger.holders.is_empty());
+    }
+
+    #[test]
+    fn a_parked_truncate_blocks_the_whole_table() {
+        let users: Arc<str> = "users".into();
+        let mut ledger = Ledger::default();
+        ledger.park(parked(5, false, &[BlockedKey::table(&users)]));
+        assert!(ledger.blocks(Sequence(6), &[BlockedKey::row(&users, b"a")]));
+    }
+
+    #[test]
+    fn a_release_beyond_the_checkpoint_is_not_believed() {
+        let state = |name: &str, key: String, payload: Vec<u8>| StateEntry {
+            name: name.into(),
+            key,
+            sequence: Sequence(20),
+            payload,
+        };
+        let park = serde_json::to_vec(&*parked(5, false, &[])).expect("serialises");
+        let released =
+            Released { route: "db1".into(), record: Sequence(12), applied: vec![Sequence(5)], ..Default::default() };
+        let entries = [
+            state(control::PARKED, control::numbered("db1", 5), park.clone()),
+            state(control::PARKED, control::numbered("db2", 6), park),
+            state(control::RELEASED, control::numbered("db1", 12), serde_json::to_vec(&released).expect("serialises")),
+        ];
+        let before = Ledger::load("db1", Sequence(11), &entries).expect("readable");
+        assert_eq!(before.failed(), 1);
+        let after = Ledger::load("db1", Sequence(12), &entries).expect("readable");
+        assert_eq!(after.failed(), 0);
+    }
+}

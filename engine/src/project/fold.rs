@@ -1,0 +1,317 @@
+//! Folds the changes of many events into few rows: per key, in order, without changing any outcome (SEMANTICS 3.3).
+//!
+//! Two changes of one key merge only where the merged statement has the same effect and the same counts as the two in
+//! order. Where that cannot be known without the database, the later change goes into a later *step* of its table; steps
+//! run in order. So the worst case is one step per change, and the usual case (upserts of full or partial rows) is one row.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use gravity_model::shape::SharedShape;
+use gravity_model::{ChangeBatch, ColumnSet, RowGroup, RowOp, Step, TableChanges, Value};
+use gravity_rules::{Change, ChangeOp, Evaluation};
+use hashbrown::{HashMap, HashTable};
+
+/// A folded batch, and which events stand behind rows whose absence must be counted.
+#[derive(Debug, Default)]
+pub struct Folded {
+    pub batch: ChangeBatch,
+    /// (table, step, row) in `batch` → indices of the folded events, for patches only.
+    pub patched: HashMap<(u32, u32, u32), Vec<u32>>,
+}
+
+/// Collects changes of one batch. `evaluation` is the arena that all changes point into.
+pub struct Fold<'e> {
+    evaluation: &'e Evaluation,
+    shapes: &'e [SharedShape],
+    sets: Vec<Arc<ColumnSet>>,
+    set_ids: HashMap<ColumnSet, u32>,
+    tables: Vec<TableFold>,
+    /// Rows made by merging; a row that was never merged stays in the arena.
+    merged: Vec<Value>,
+}
+
+#[derive(Default)]
+struct TableFold {
+    slots: Vec<Slot>,
+    /// Newest slot of each key.
+    newest: HashTable<u32>,
+    /// Steps before this one are closed by a `DELETE` of everything.
+    floor: u32,
+    /// Highest step in use.
+    top: u32,
+    /// Steps that are a `DELETE` of everything.
+    delete_all: Vec<u32>,
+}
+
+struct Slot {
+    step: u32,
+    op: RowOp,
+    set: u32,
+    key: Range<u32>,
+    row: Row,
+    /// For patches: the events that wrote here.
+    events: Vec<u32>,
+    /// False for the old key of a move, which only holds the place.
+    emitted: bool,
+}
+
+#[derive(Clone)]
+enum Row {
+    Arena(Range<u32>),
+    Merged(Range<u32>),
+}
+
+impl<'e> Fold<'e> {
+    pub fn new(evaluation: &'e Evaluation, shapes: &'e [SharedShape]) -> Fold<'e> {
+        let tables = shapes.iter().map(|_| TableFold::default()).collect();
+        Fold { evaluation, shapes, sets: Vec::new(), set_ids: HashMap::new(), tables, merged: Vec::new() }
+    }
+
+    /// Adds the next change, in log order. `event` is the caller's index of the event.
+    pub fn add(&mut self, event: u32, change: &Change, columns: &Arc<ColumnSet>) {
+        let table = usize::from(change.table);
+        if change.op == ChangeOp::DeleteAll {
+            let fold = &mut self.tables[table];
+            let step = if fold.slots.is_empty() && fold.delete_all.is_empty() { 0 } else { fold.top + 1 };
+            fold.delete_all.push(step);
+            fold.newest.clear();
+            (fold.top, fold.floor) = (step, step + 1);
+            return;
+        }
+        let set = self.intern(columns);
+        let op = row_op(change);
+        let key = change.key.clone();
+        let previous = self.find(table, &key);
+        if let Some(old_key) = &change.old_key {
+            let old = self.find(table, old_key);
+            let step = [previous, old].into_iter().flatten().map(|i| self.tables[table].slots[i].step + 1).max();
+            let step = step.unwrap_or(self.tables[table].floor);
+            let moved = |key: &Range<u32>, emitted| Slot {
+                step,
+                op,
+                set,
+                key: key.clone(),
+                row: arena(change),
+                events: Vec::new(),
+                emitted,
+            };
+            let index = self.push(table, moved(&key, true));
+            self.point(table, &key, index);
+            // The old key is taken too: whatever follows on it runs after the move.
+            let ghost = self.push(table, moved(old_key, false));
+            self.point(table, old_key, ghost);
+            return;
+        }
+        let Some(previous) = previous else {
+            let step = self.tables[table].floor;
+            let index = self.push(table, slot(step, op, set, change, event));
+            self.point(table, &key, index);
+            return;
+        };
+        match merge_of(self.tables[table].slots[previous].op, op) {
+            Merge::KeepEarlier => {}
+            Merge::Replace => {
+                let slot = &mut self.tables[table].slots[previous];
+                (slot.op, slot.set, slot.row) = (op, set, arena(change));
+            }
+            Merge::Overlay(result) => self.overlay(table, previous, result, set, change, event),
+            Merge::NextStep => {
+                let step = self.tables[table].slots[previous].step + 1;
+                let index = self.push(table, slot(step, op, set, change, event));
+                self.point(table, &key, index);
+            }
+        }
+    }
+
+    /// Sorts by key and lays the rows out for the connector.
+    pub fn finish(self) -> Folded {
+        let mut folded = Folded::default();
+        for (table, fold) in self.tables.iter().enumerate() {
+            if fold.slots.is_empty() && fold.delete_all.is_empty() {
+                continue;
+            }
+            let keys = &self.evaluation.keys;
+            let mut order: Vec<u32> =
+                (0..fold.slots.len() as u32).filter(|i| fold.slots[*i as usize].emitted).collect();
+            order.sort_unstable_by(|a, b| {
+                let (a, b) = (&fold.slots[*a as usize], &fold.slots[*b as usize]);
+                let place = |s: &Slot| (s.step, s.op, s.set);
+                place(a).cmp(&place(b)).then_with(|| bytes(keys, &a.key).cmp(bytes(keys, &b.key)))
+            });
+            let mut delete_all = fold.delete_all.iter().copied().peekable();
+            let mut steps: Vec<Step> = Vec::new();
+            let mut open: Option<(u32, RowOp, u32)> = None;
+            let table_index = folded.batch.tables.len() as u32;
+            for index in order {
+                let slot = &fold.slots[index as usize];
+                while delete_all.next_if(|step| *step < slot.step).is_some() {
+                    steps.push(Step::DeleteAll);
+                    open = None;
+                }
+                let row = self.row(&slot.row);
+                if open != Some((slot.step, slot.op, slot.set)) {
+                    open = Some((slot.step, slot.op, slot.set));
+                    let columns = self.sets[slot.set as usize].clone();
+                    steps.push(Step::Rows(RowGroup { op: slot.op, columns, width: row.len(), values: Vec::new() }));
+                }
+                let step_index = steps.len() as u32 - 1;
+                if let Some(Step::Rows(group)) = steps.last_mut() {
+                    if !slot.events.is_empty() {
+                        let place = (table_index, step_index, group.len() as u32);
+                        folded.patched.insert(place, slot.events.clone());
+                    }
+                    group.values.extend_from_slice(row);
+                }
+            }
+            steps.extend(delete_all.map(|_| Step::DeleteAll));
+            folded.batch.tables.push(TableChanges { shape: self.shapes[table].clone(), steps });
+        }
+        folded
+    }
+
+    fn intern(&mut self, columns: &Arc<ColumnSet>) -> u32 {
+        if let Some(id) = self.set_ids.get(&**columns) {
+            return *id;
+        }
+        let id = self.sets.len() as u32;
+        self.sets.push(columns.clone());
+        self.set_ids.insert((**columns).clone(), id);
+        id
+    }
+
+    fn find(&self, table: usize, key: &Range<u32>) -> Option<usize> {
+        let (keys, fold) = (&self.evaluation.keys, &self.tables[table]);
+        let wanted = bytes(keys, key);
+        let hash = xxhash_rust::xxh3::xxh3_64(wanted);
+        fold.newest.find(hash, |i| bytes(keys, &fold.slots[*i as usize].key) == wanted).map(|i| *i as usize)
+    }
+
+    fn push(&mut self, table: usize, slot: Slot) -> u32 {
+        let fold = &mut self.tables[table];
+        fold.top = fold.top.max(slot.step);
+        fold.slots.push(slot);
+        fold.slots.len() as u32 - 1
+    }
+
+    fn point(&mut self, table: usize, key: &Range<u32>, slot: u32) {
+        let keys = &self.evaluation.keys;
+        let wanted = bytes(keys, key);
+        let hash = xxhash_rust::xxh3::xxh3_64(wanted);
+        let TableFold { slots, newest, .. } = &mut self.tables[table];
+        let at = |i: &u32| bytes(keys, &slots[*i as usize].key) == wanted;
+        match newest.find_mut(hash, at) {
+            Some(found) => *found = slot,
+            None => {
+                newest.insert_unique(hash, slot, |i| xxhash_rust::xxh3::xxh3_64(bytes(keys, &slots[*i as usize].key)));
+            }
+        }
+    }
+
+    /// Writes `change` over the row of `slot`: carried columns win, columns filled at creation stay.
+    fn overlay(&mut self, table: usize, slot: usize, result: RowOp, set: u32, change: &Change, event: u32) {
+        let shape = &self.shapes[table];
+        let key_width = shape.primary_key.len();
+        let earlier = &self.tables[table].slots[slot];
+        let events = events(result, event);
+        if earlier.set == set && self.sets[set as usize].on_create.is_empty() {
+            let slot = &mut self.tables[table].slots[slot];
+            (slot.op, slot.row) = (result, arena(change));
+            slot.events.extend(events);
+            return;
+        }
+        let (old_set, new_set) = (self.sets[earlier.set as usize].clone(), self.sets[set as usize].clone());
+        let old_row = self.row(&earlier.row).to_vec();
+        let new_row = &self.evaluation.values[change.values.start as usize..change.values.end as usize];
+        let mut cells: Vec<(u16, Value)> = Vec::with_capacity(old_set.set.len() + new_set.set.len());
+        let old_cells = old_set.set.iter().zip(&old_row[key_width..]);
+        cells.extend(old_cells.filter(|(c, _)| !new_set.set.contains(c)).map(|(c, v)| (*c, v.clone())));
+        cells.extend(new_set.set.iter().zip(&new_row[key_width..]).map(|(c, v)| (*c, v.clone())));
+        cells.sort_unstable_by_key(|(column, _)| *column);
+        // The earlier change makes the row exist, so the later one's own `default`s never apply.
+        let kept = old_set.on_create.iter().zip(&old_row[key_width + old_set.set.len()..]);
+        let kept: Vec<(u16, Value)> = if matches!(result, RowOp::Patch | RowOp::PatchRequired) {
+            Vec::new()
+        } else {
+            kept.filter(|(c, _)| !new_set.set.contains(c)).map(|(c, v)| (*c, v.clone())).collect()
+        };
+        let columns = Arc::new(ColumnSet {
+            set: cells.iter().map(|(c, _)| *c).collect(),
+            on_create: kept.iter().map(|(c, _)| *c).collect(),
+        });
+        let start = self.merged.len() as u32;
+        self.merged.extend_from_slice(&old_row[..key_width]);
+        self.merged.extend(cells.into_iter().chain(kept).map(|(_, value)| value));
+        let end = self.merged.len() as u32;
+        let id = self.intern(&columns);
+        let slot = &mut self.tables[table].slots[slot];
+        (slot.op, slot.set, slot.row) = (result, id, Row::Merged(start..end));
+        slot.events.extend(events);
+    }
+
+    fn row(&self, row: &Row) -> &[Value] {
+        match row {
+            Row::Arena(range) => &self.evaluation.values[range.start as usize..range.end as usize],
+            Row::Merged(range) => &self.merged[range.start as usize..range.end as usize],
+        }
+    }
+}
+
+enum Merge {
+    /// The later change has no effect on the row.
+    KeepEarlier,
+    /// The later change alone has the effect of both.
+    Replace,
+    /// One row with the later change's columns over the earlier's.
+    Overlay(RowOp),
+    /// Only the database can tell: run it after the earlier one.
+    NextStep,
+}
+
+fn merge_of(earlier: RowOp, later: RowOp) -> Merge {
+    use RowOp::{Delete, Insert, InsertIgnore, Move, Patch, PatchRequired, UpdateElseInsert, Upsert};
+    match (earlier, later) {
+        (Delete, Delete) => Merge::KeepEarlier,
+        // After an upsert the row exists: what follows is an update of it, whatever it was called.
+        (Upsert, Upsert | UpdateElseInsert | Patch | PatchRequired) => Merge::Overlay(Upsert),
+        (UpdateElseInsert, Upsert) => Merge::Overlay(Upsert),
+        (UpdateElseInsert, UpdateElseInsert | Patch | PatchRequired) => Merge::Overlay(UpdateElseInsert),
+        (Upsert | UpdateElseInsert, Delete) => Merge::Replace,
+        (Upsert | UpdateElseInsert, InsertIgnore) => Merge::KeepEarlier,
+        // Both find the row or neither does.
+        (Patch, Patch) => Merge::Overlay(Patch),
+        (PatchRequired, PatchRequired) => Merge::Overlay(PatchRequired),
+        (Upsert | UpdateElseInsert, Insert | Move)
+        | (Delete | Patch | PatchRequired | Insert | InsertIgnore | Move, _) => Merge::NextStep,
+    }
+}
+
+fn row_op(change: &Change) -> RowOp {
+    match change.op {
+        ChangeOp::Upsert => RowOp::Upsert,
+        ChangeOp::UpdateElseInsert => RowOp::UpdateElseInsert,
+        ChangeOp::Insert => RowOp::Insert,
+        ChangeOp::InsertIgnore => RowOp::InsertIgnore,
+        ChangeOp::Patch if change.park_if_missing => RowOp::PatchRequired,
+        ChangeOp::Patch => RowOp::Patch,
+        ChangeOp::Move => RowOp::Move,
+        // `DeleteAll` never reaches a slot: `add` turns it into a step of its own.
+        ChangeOp::Delete | ChangeOp::DeleteAll => RowOp::Delete,
+    }
+}
+
+fn slot(step: u32, op: RowOp, set: u32, change: &Change, event: u32) -> Slot {
+    Slot { step, op, set, key: change.key.clone(), row: arena(change), events: events(op, event), emitted: true }
+}
+
+fn events(op: RowOp, event: u32) -> Vec<u32> {
+    if matches!(op, RowOp::Patch) { vec![event] } else { Vec::new() }
+}
+
+fn arena(change: &Change) -> Row {
+    Row::Arena(change.values.clone())
+}
+
+fn bytes<'k>(keys: &'k [u8], range: &Range<u32>) -> &'k [u8] {
+    &keys[range.start as usize..range.end as usize]
+}

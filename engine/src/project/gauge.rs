@@ -1,0 +1,166 @@
+//! How a route is doing, shared between its task, its subscriptions and `status`.
+
+use std::sync::Arc;
+
+use gravity_model::{Counters, Micros, Sequence};
+use gravity_rules::RouteProgram;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::ledger::Ledger;
+use crate::rulebook::RulesVersion;
+use crate::status::{RouteStatus, RunState};
+
+/// A route's rules for a stretch of the log: compiled, and the version that they come from.
+#[derive(Clone)]
+pub struct ActiveRules {
+    pub program: Arc<RouteProgram>,
+    pub version: Arc<RulesVersion>,
+}
+
+impl ActiveRules {
+    /// True when `exporter` hears of `event` on this database.
+    pub fn fires(&self, event: &str, exporter: &str) -> bool {
+        let subscriptions = self.version.set.subscriptions();
+        let named = |index: &u16| subscriptions.get(usize::from(*index)).is_some_and(|s| s.exporter == exporter);
+        self.program.fires(event).iter().any(named)
+    }
+}
+
+/// See the module's comment.
+pub struct RouteGauge {
+    pub name: String,
+    pub kind: &'static str,
+    inner: Mutex<Inner>,
+    /// Committed checkpoint: exporters may pass up to it, waiters wake on it.
+    checkpoint: watch::Sender<Sequence>,
+    pub ledger: Mutex<Ledger>,
+}
+
+struct Inner {
+    state: RunState,
+    error: Option<String>,
+    counters: Counters,
+    /// Everything up to here is done or concerns no rule.
+    position: Sequence,
+    /// When the oldest event beyond `position` was received.
+    oldest: Option<Micros>,
+    /// Programs by the first sequence that they hold for, oldest first.
+    programs: Vec<(Sequence, ActiveRules)>,
+    /// Parked when this run began, to tell new dead letters.
+    parked_at_start: Option<u64>,
+}
+
+impl RouteGauge {
+    pub fn new(name: &str, kind: &'static str) -> RouteGauge {
+        RouteGauge {
+            name: name.to_owned(),
+            kind,
+            inner: Mutex::new(Inner {
+                state: RunState::Starting,
+                error: None,
+                counters: Counters::default(),
+                position: Sequence::ZERO,
+                oldest: None,
+                programs: Vec::new(),
+                parked_at_start: None,
+            }),
+            checkpoint: watch::Sender::new(Sequence::ZERO),
+            ledger: Mutex::default(),
+        }
+    }
+
+    pub fn set_state(&self, state: RunState, error: Option<String>) {
+        let mut inner = self.inner.lock();
+        (inner.state, inner.error) = (state, error);
+    }
+
+    pub fn state(&self) -> (RunState, Option<String>) {
+        let inner = self.inner.lock();
+        (inner.state, inner.error.clone())
+    }
+
+    /// A checkpoint was committed (or read back).
+    pub fn committed(&self, checkpoint: Sequence, counters: Counters) {
+        {
+            let mut inner = self.inner.lock();
+            inner.counters = counters;
+            inner.position = inner.position.max(checkpoint);
+            inner.parked_at_start.get_or_insert(counters.parked());
+        }
+        self.checkpoint.send_replace(checkpoint);
+    }
+
+    /// Believes the database after a reconnect, also where it went back.
+    pub fn read_back(&self, checkpoint: Sequence, counters: Counters) {
+        self.inner.lock().position = checkpoint;
+        self.committed(checkpoint, counters);
+    }
+
+    pub fn passed(&self, position: Sequence, oldest: Option<Micros>) {
+        let mut inner = self.inner.lock();
+        (inner.position, inner.oldest) = (position, oldest);
+    }
+
+    pub fn position(&self) -> Sequence {
+        self.inner.lock().position
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.inner.lock().counters
+    }
+
+    pub fn checkpoint(&self) -> Sequence {
+        *self.checkpoint.borrow()
+    }
+
+    pub fn watch(&self) -> watch::Receiver<Sequence> {
+        self.checkpoint.subscribe()
+    }
+
+    /// New dead letters since this run began.
+    pub fn newly_parked(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.parked_at_start.is_some_and(|before| inner.counters.parked() > before)
+    }
+
+    pub fn set_rules(&self, from: Sequence, rules: ActiveRules) {
+        let mut inner = self.inner.lock();
+        inner.programs.retain(|(known, _)| *known < from);
+        inner.programs.push((from, rules));
+    }
+
+    /// The rules that hold for `sequence`; the oldest known for what lies before them.
+    pub fn rules(&self, sequence: Sequence) -> Option<ActiveRules> {
+        let inner = self.inner.lock();
+        let found = inner.programs.iter().rev().find(|(from, _)| *from <= sequence).or_else(|| inner.programs.first());
+        found.map(|(_, rules)| rules.clone())
+    }
+
+    pub fn status(&self, last: Sequence) -> RouteStatus {
+        let inner = self.inner.lock();
+        let ledger = self.ledger.lock();
+        let behind = last.get().saturating_sub(inner.position.get());
+        let age = |oldest: Micros| (crate::clock::now() - oldest).max(0) as f64 / 1e6;
+        let mut status = RouteStatus {
+            name: self.name.clone(),
+            kind: self.kind.to_owned(),
+            state: inner.state,
+            checkpoint: self.checkpoint().get(),
+            lag_events: behind,
+            lag_seconds: if behind == 0 { 0.0 } else { inner.oldest.map_or(0.0, age) },
+            read: 0,
+            applied: 0,
+            filtered: 0,
+            unmatched: 0,
+            parked: 0,
+            failed: 0,
+            waiting: 0,
+            skipped: 0,
+            widest_blocked: ledger.widest(),
+            error: inner.error.clone(),
+        };
+        status.set_counters(&inner.counters);
+        status
+    }
+}

@@ -1,0 +1,9 @@
+//! From the log into the views: judge, fold, park, commit; one task per route.
+
+pub mod apply;
+pub mod decide;
+pub mod evaluate;
+pub mod fold;
+pub mod gauge;
+pub mod prepare;
+pub mod route;

@@ -1,0 +1,296 @@
+//! Brings a route to the point where it may write: rules compiled against live tables, types on the log, checkpoint ours.
+
+use std::sync::Arc;
+
+use gravity_log::{Batch, EventLog};
+use gravity_model::port::view::{
+    BookkeepingRewrite, Described, TableRequest, ViewRow, ViewState, ViewStore, describe_checkpoint,
+};
+use gravity_model::shape::SharedShape;
+use gravity_model::{BlockMark, Checkpoint, Counters, Epoch, Fault, FaultKind, Sequence};
+use gravity_rules::RouteProgram;
+
+use crate::control::{self, TypesResolved};
+use crate::parts::DatabaseOptions;
+use crate::project::apply::{Applier, append_durable};
+use crate::project::gauge::RouteGauge;
+use crate::rulebook::{RuleBook, RulesVersion};
+
+/// What a route is made of, for as long as the engine runs.
+pub struct RouteSetup {
+    /// Name of the database entry; a detached view's route is named `DATABASE/TABLE`.
+    pub database: String,
+    /// Restricts the route to one view that is built beside the others.
+    pub only: Option<String>,
+    pub store: Arc<dyn ViewStore>,
+    pub options: DatabaseOptions,
+    pub log: Arc<dyn EventLog>,
+    pub rules: Arc<RuleBook>,
+    pub gauge: Arc<RouteGauge>,
+}
+
+impl RouteSetup {
+    pub fn name(&self) -> &str {
+        &self.gauge.name
+    }
+
+    /// Opens the database, proves that the checkpoint is ours, compiles the rules that are in force there.
+    pub async fn open(&self) -> Result<(Applier, Arc<RulesVersion>), Fault> {
+        self.store.open().await?;
+        let mut rows = self.store.checkpoints(self.name()).await?;
+        let views = self.store.views().await?;
+        if rows.len() > 1 {
+            return Err(self.misconfigured(
+                "route/lanes",
+                format!("{} lanes have checkpoints, this route runs with one", rows.len()),
+            ));
+        }
+        let (version, tables) = match rows.first() {
+            None => (self.newest()?, None),
+            Some(row) => {
+                self.prove_ours(row).await?;
+                let mine = |v: &&ViewRow| v.route == self.name() && v.log_id == row.log_id;
+                let attached: Vec<&ViewRow> = views.iter().filter(mine).collect();
+                let known = attached.iter().find_map(|v| self.rules.by_hash(&newest_rules(v)?));
+                let version = match known.or_else(|| self.rules.in_force(row.sequence.next())) {
+                    Some(version) => version,
+                    None => self.newest()?,
+                };
+                (version, Some(attached.iter().map(|v| v.table.clone()).collect::<Vec<_>>()))
+            }
+        };
+        let (program, shapes) = self.compile(&version, tables.as_deref()).await?;
+        let checkpoint = match rows.pop() {
+            Some(row) => row,
+            None => self.attach(&version, &shapes, &views).await?,
+        };
+        self.resolve_types(checkpoint.sequence, &shapes).await?;
+        Ok((self.applier(program, shapes, checkpoint), version))
+    }
+
+    /// An applier for `program`, starting at `checkpoint`.
+    pub fn applier(&self, program: RouteProgram, shapes: Vec<SharedShape>, checkpoint: Checkpoint) -> Applier {
+        let program = Arc::new(program);
+        let names = shapes.iter().map(|shape| Arc::from(shape.table.as_str())).collect();
+        Applier {
+            log: self.log.clone(),
+            store: self.store.clone(),
+            gauge: self.gauge.clone(),
+            program,
+            shapes,
+            names,
+            checkpoint,
+            max_parked: self.options.max_parked,
+        }
+    }
+
+    /// Compiles a version of the rules against the live tables, creating missing ones where `"ddl": "create"` says so.
+    /// `tables` leaves out views that are not attached to this route.
+    pub async fn compile(
+        &self,
+        version: &RulesVersion,
+        tables: Option<&[String]>,
+    ) -> Result<(RouteProgram, Vec<SharedShape>), Fault> {
+        let wanted = |request: &TableRequest| match (&self.only, tables) {
+            (Some(only), _) => request.table == *only,
+            (None, Some(tables)) => tables.contains(&request.table),
+            (None, None) => true,
+        };
+        let requests: Vec<TableRequest> =
+            version.set.requests(&self.database).into_iter().filter(|r| wanted(r)).collect();
+        self.create_missing(&requests).await?;
+        let findings = self.store.inspect(&requests).await?;
+        if let Some(finding) = findings.iter().find(|f| f.fatal) {
+            let column = finding.column.as_ref().map(|c| format!(", column {c}")).unwrap_or_default();
+            return Err(self.misconfigured(
+                finding.code,
+                format!("table {}{column}: {}; allowed: {}", finding.table, finding.found, finding.allowed),
+            ));
+        }
+        for finding in findings {
+            tracing::warn!(
+                route = self.name(), table = %finding.table, column = finding.column, code = finding.code,
+                found = %finding.found, allowed = %finding.allowed, "the live table may surprise"
+            );
+        }
+        let mut shapes = Vec::with_capacity(requests.len());
+        for (request, described) in requests.iter().zip(self.store.describe(&requests).await?) {
+            match described {
+                Described::Present(shape) => shapes.push(Arc::new(shape)),
+                Described::Missing { ddl } => {
+                    let hint = match ddl {
+                        Ok(sql) => format!("a DBA could run: {sql}"),
+                        Err(columns) => format!("no `type` is given for {}", columns.join(", ")),
+                    };
+                    return Err(
+                        self.misconfigured("live/no-table", format!("table {} is not there; {hint}", request.table))
+                    );
+                }
+            }
+        }
+        let only: Vec<String> = requests.iter().map(|r| r.table.clone()).collect();
+        let program = version.set.compile(&self.database, Some(&only), &shapes).map_err(|findings| {
+            let first = findings.iter().find(|f| f.severity == gravity_rules::diagnose::Severity::Error);
+            match first.or_else(|| findings.iter().next()) {
+                Some(f) => self.misconfigured(f.code, format!("{}:{}:{}: {}", f.file, f.line, f.column, f.message)),
+                None => self.misconfigured("rules/refused", "the rules do not fit the live tables".to_owned()),
+            }
+        })?;
+        // The program numbers its tables itself; shapes follow its order.
+        let shapes = program.tables().to_vec();
+        Ok((program, shapes))
+    }
+
+    async fn create_missing(&self, requests: &[TableRequest]) -> Result<(), Fault> {
+        if !self.options.create {
+            return Ok(());
+        }
+        let mut statements = Vec::new();
+        for described in self.store.describe(requests).await? {
+            if let Described::Missing { ddl: Ok(sql) } = described {
+                statements.push(sql);
+            }
+        }
+        if statements.is_empty() { Ok(()) } else { self.store.create(&statements).await }
+    }
+
+    /// First checkpoint of a route: the log's beginning. Claims the tables.
+    async fn attach(
+        &self,
+        version: &RulesVersion,
+        shapes: &[SharedShape],
+        views: &[ViewRow],
+    ) -> Result<Checkpoint, Fault> {
+        let identity = self.log.identity();
+        for shape in shapes {
+            let foreign = views.iter().find(|v| v.table == shape.table && v.log_id != identity.log_id);
+            if let Some(view) = foreign {
+                return Err(self.not_ours(
+                    "route/other-log",
+                    format!("table {} is kept by route {} of log {}", view.table, view.route, view.log_id),
+                ));
+            }
+            if !self.options.adopt_existing_rows && self.store.has_rows(&shape.table).await? {
+                return Err(self.misconfigured(
+                    "route/existing-rows",
+                    format!(
+                        "table {} holds rows but no checkpoint; empty it, or set `\"existing_rows\": \"adopt\"` on database {}",
+                        shape.table, self.database
+                    ),
+                ));
+            }
+        }
+        let checkpoint = Checkpoint {
+            route: self.name().to_owned(),
+            lane: 0,
+            log_id: identity.log_id,
+            epoch: Epoch(1),
+            sequence: Sequence::ZERO,
+            fence: identity.fence,
+            owner: identity.owner,
+            block: BlockMark::default(),
+            counters: Counters::default(),
+        };
+        let state = if self.only.is_some() { ViewState::Building } else { ViewState::Attached };
+        let put_views = shapes.iter().map(|shape| ViewRow {
+            table: shape.table.clone(),
+            log_id: identity.log_id,
+            route: self.name().to_owned(),
+            state,
+            generation: 1,
+            history: history(&[(1, version.hash())]),
+        });
+        let rewrite = BookkeepingRewrite {
+            put: vec![checkpoint.clone()],
+            put_views: put_views.collect(),
+            ..BookkeepingRewrite::default()
+        };
+        self.store.rewrite(rewrite).await?;
+        Ok(checkpoint)
+    }
+
+    /// Protocol B, step 2: never write behind another log's, another copy's or a future self's back.
+    async fn prove_ours(&self, row: &Checkpoint) -> Result<(), Fault> {
+        let identity = self.log.identity();
+        let stands = describe_checkpoint(row);
+        if row.log_id != identity.log_id {
+            return Err(self.not_ours("route/other-log", format!("the database belongs to another log: {stands}")));
+        }
+        if !identity.owners.contains(&row.owner) {
+            return Err(self.not_ours(
+                "route/other-copy",
+                format!(
+                    "another copy of this data directory wrote here: {stands}; this opening has fence {}",
+                    identity.fence
+                ),
+            ));
+        }
+        let last = *self.log.durable().borrow();
+        if row.sequence > last {
+            return Err(self.not_ours(
+                "route/ahead-of-log",
+                format!("the view is ahead of the log, which ends at {last} (restored from an older copy?): {stands}"),
+            ));
+        }
+        if row.sequence > Sequence::ZERO {
+            let (log, at) = (self.log.clone(), row.sequence);
+            let mark = tokio::task::spawn_blocking(move || log.block_mark(at)).await;
+            let mark = mark.map_err(|e| e.to_string()).and_then(|m| m.map_err(|e| e.to_string()));
+            let mark = mark.map_err(|detail| {
+                Fault::new(FaultKind::Transient, "log/read", "read the checkpoint's block", detail)
+            })?;
+            if mark != row.block {
+                return Err(self.not_ours(
+                    "route/other-history",
+                    format!(
+                        "the block that holds sequence {} has digest {} here and {} there: {stands}",
+                        row.sequence, mark.digest, row.block.digest
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the live column types on the log where they differ from what it holds, so that folds need no database.
+    pub async fn resolve_types(&self, after: Sequence, shapes: &[SharedShape]) -> Result<(), Fault> {
+        let tables: Vec<_> = shapes.iter().map(|s| (**s).clone()).collect();
+        let known = self.log.state().into_iter().find(|e| e.name == control::TYPES_RESOLVED && e.key == self.name());
+        if let Some(entry) = known {
+            let known: TypesResolved = control::read(&entry.name, entry.sequence, &entry.payload)
+                .map_err(|e| Fault::new(FaultKind::NotOurs, "log/control", "read resolved types", e.to_string()))?;
+            if known.tables == tables {
+                return Ok(());
+            }
+        }
+        let mut batch = Batch::new();
+        let resolved = TypesResolved { route: self.name().to_owned(), after, tables };
+        control::put(&mut batch, control::TYPES_RESOLVED, self.name(), &resolved, None);
+        append_durable(&*self.log, batch, "record the types of the live tables").await
+    }
+
+    fn newest(&self) -> Result<Arc<RulesVersion>, Fault> {
+        self.rules.newest().ok_or_else(|| self.misconfigured("rules/none", "no rules are in force".to_owned()))
+    }
+
+    fn misconfigured(&self, code: &'static str, detail: String) -> Fault {
+        Fault::new(FaultKind::Misconfigured, code, format!("prepare route {}", self.name()), detail)
+    }
+
+    fn not_ours(&self, code: &'static str, detail: String) -> Fault {
+        Fault::new(FaultKind::NotOurs, code, format!("prepare route {}", self.name()), detail)
+    }
+}
+
+/// JSON of a view's history: `[[from sequence, rules hash], …]`, newest last.
+pub fn history(entries: &[(u64, String)]) -> String {
+    serde_json::to_string(entries).unwrap_or_default()
+}
+
+pub fn parse_history(text: &str) -> Vec<(u64, String)> {
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+fn newest_rules(view: &ViewRow) -> Option<String> {
+    parse_history(&view.history).pop().map(|(_, hash)| hash)
+}

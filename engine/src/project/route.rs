@@ -1,0 +1,274 @@
+//! The loop of one route: from its checkpoint to the end of the log, for ever, holding back nobody else (P6).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gravity_log::{Block, ReadLimits};
+use gravity_model::port::view::{BookkeepingRewrite, ViewRow};
+use gravity_model::{Checkpoint, Fault, FaultKind, Policy, Sequence};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::control;
+use crate::ledger::Ledger;
+use crate::project::apply::Applier;
+use crate::project::evaluate::{Stop, Stretch, judge};
+use crate::project::gauge::ActiveRules;
+use crate::project::prepare::{RouteSetup, history, parse_history};
+use crate::status::RunState;
+use crate::supervise::BackOff;
+
+/// Events of one database transaction: few while in step, many while behind, because bigger batches coalesce more.
+const FEWEST: usize = 4_096;
+const MOST: usize = 32_768;
+const MOST_BYTES: usize = 16 << 20;
+/// Control events alone move the checkpoint at most this often.
+const PASS_AFTER: Duration = Duration::from_secs(1);
+/// Up to so many events are judged on the spot; more go to a blocking thread.
+const INLINE: usize = 512;
+
+/// What operators ask of a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Orders {
+    pub paused: bool,
+    /// Grows with each `resume`: a stopped route tries again at once.
+    pub kicks: u64,
+    /// Grows with each `resume --active-rules`: the route takes the newest rules from its checkpoint on.
+    pub active_rules: u64,
+}
+
+pub struct RouteTask {
+    pub setup: RouteSetup,
+    pub orders: watch::Receiver<Orders>,
+    pub cancel: CancellationToken,
+}
+
+/// Why a session ended without a fault.
+enum Ended {
+    Cancelled,
+    Paused,
+    /// Rules changed: prepare anew.
+    Again,
+}
+
+impl RouteTask {
+    pub async fn run(mut self) {
+        let mut back_off = BackOff::new();
+        while !self.cancel.is_cancelled() {
+            if self.orders.borrow_and_update().paused {
+                self.setup.gauge.set_state(RunState::Paused, None);
+                tokio::select! {
+                    () = self.cancel.cancelled() => break,
+                    changed = self.orders.changed() => if changed.is_err() { break },
+                }
+                continue;
+            }
+            match self.session(&mut back_off).await {
+                Ok(Ended::Cancelled) => break,
+                Ok(Ended::Paused | Ended::Again) => {}
+                Err(fault) => {
+                    if !self.rest(&fault, &mut back_off).await {
+                        break;
+                    }
+                }
+            }
+        }
+        let (state, error) = self.setup.gauge.state();
+        if state != RunState::Stopped {
+            self.setup.gauge.set_state(RunState::Ended, error);
+        }
+    }
+
+    /// Waits as the fault's policy says; false when cancelled.
+    async fn rest(&mut self, fault: &Fault, back_off: &mut BackOff) -> bool {
+        let policy = fault.policy();
+        let state = if policy == Policy::BackOff { RunState::Degraded } else { RunState::Stopped };
+        tracing::warn!(route = self.setup.name(), error = %fault, ?state, "route cannot go on");
+        self.setup.gauge.set_state(state, Some(fault.to_string()));
+        let pause = back_off.pause(None);
+        let probing = policy != Policy::Stop;
+        tokio::select! {
+            () = self.cancel.cancelled() => false,
+            changed = self.orders.changed() => changed.is_ok(),
+            () = tokio::time::sleep(pause), if probing => true,
+        }
+    }
+
+    /// From connect to the first fault. What the database says at its start is believed.
+    async fn session(&mut self, back_off: &mut BackOff) -> Result<Ended, Fault> {
+        let (mut applier, version) = self.setup.open().await?;
+        let checkpoint = applier.checkpoint.clone();
+        let ledger = Ledger::load(self.setup.name(), checkpoint.sequence, &self.setup.log.state())
+            .map_err(|e| Fault::new(FaultKind::NotOurs, "log/control", "load dead letters", e.to_string()))?;
+        *self.setup.gauge.ledger.lock() = ledger;
+        self.setup.gauge.read_back(checkpoint.sequence, checkpoint.counters);
+        let rules = ActiveRules { program: applier.program.clone(), version: version.clone() };
+        self.setup.gauge.set_rules(checkpoint.sequence.next(), rules);
+        self.setup.gauge.set_state(RunState::Running, None);
+        tracing::info!(
+            route = self.setup.name(), checkpoint = %checkpoint.sequence, rules = &version.hash()[..12], "route runs"
+        );
+        // Beyond this point a row that is not as expected means that our own last commit was read wrong or that someone
+        // took over: read it again, and let the checks of `open` decide.
+        match self.follow(&mut applier, back_off).await {
+            Err(fault) if fault.kind == FaultKind::NotOurs => Err(Fault { kind: FaultKind::Transient, ..fault }),
+            other => other,
+        }
+    }
+
+    async fn follow(&mut self, applier: &mut Applier, back_off: &mut BackOff) -> Result<Ended, Fault> {
+        let mut durable = self.setup.log.durable();
+        let mut position = applier.checkpoint.sequence;
+        let mut stretch = Stretch::default();
+        let mut most = FEWEST;
+        let mut passing_since: Option<Instant> = None;
+        loop {
+            let last = *durable.borrow_and_update();
+            if position >= last {
+                most = FEWEST;
+                let pass = passing_since.map(|since| PASS_AFTER.saturating_sub(since.elapsed()));
+                tokio::select! {
+                    () = self.cancel.cancelled() => return Ok(Ended::Cancelled),
+                    changed = self.orders.changed() => {
+                        if changed.is_err() { return Ok(Ended::Cancelled) }
+                        if self.orders.borrow().paused { return Ok(Ended::Paused) }
+                    }
+                    changed = durable.changed() => if changed.is_err() { return Ok(Ended::Cancelled) },
+                    () = tokio::time::sleep(pass.unwrap_or_default()), if pass.is_some() => {
+                        applier.pass(position).await?;
+                        passing_since = None;
+                    }
+                }
+                continue;
+            }
+            if self.cancel.is_cancelled() {
+                return Ok(Ended::Cancelled);
+            }
+            if self.orders.has_changed().unwrap_or(true) && self.orders.borrow_and_update().paused {
+                return Ok(Ended::Paused);
+            }
+            let blocks = self.read(position, most).await?;
+            if blocks.is_empty() {
+                continue;
+            }
+            stretch = self.judge(applier, blocks.clone(), position, stretch).await?;
+            self.setup.gauge.passed(position, stretch.oldest);
+            if stretch.events.is_empty() {
+                passing_since.get_or_insert_with(Instant::now);
+            } else {
+                applier.apply(&stretch, &blocks).await?;
+                back_off.reset();
+                passing_since = None;
+            }
+            position = stretch.through;
+            self.setup.gauge.passed(position, None);
+            most = if position < last { (most * 2).min(MOST) } else { FEWEST };
+            match stretch.stop {
+                None => {}
+                Some(Stop::Decision(record)) => {
+                    applier.decide(record).await?;
+                    position = record;
+                    passing_since = None;
+                }
+                Some(Stop::Config(record)) => {
+                    self.change_rules(applier, record).await?;
+                    return Ok(Ended::Again);
+                }
+            }
+        }
+    }
+
+    async fn read(&self, after: Sequence, events: usize) -> Result<Vec<Block>, Fault> {
+        let limits = ReadLimits { events, bytes: MOST_BYTES };
+        if let Some(blocks) = self.setup.log.read_recent(after, limits) {
+            return Ok(blocks);
+        }
+        let log = self.setup.log.clone();
+        let read = tokio::task::spawn_blocking(move || log.read(after, limits)).await;
+        let read = read.map_err(|e| e.to_string()).and_then(|r| r.map_err(|e| e.to_string()));
+        read.map_err(|detail| Fault::new(FaultKind::Misconfigured, "log/read", "read the log", detail))
+    }
+
+    async fn judge(
+        &self,
+        applier: &Applier,
+        blocks: Vec<Block>,
+        after: Sequence,
+        mut stretch: Stretch,
+    ) -> Result<Stretch, Fault> {
+        let events: usize = blocks.iter().map(|b| b.count as usize).sum();
+        if events <= INLINE {
+            judge(self.setup.name(), &applier.program, &blocks, after, &mut stretch);
+            return Ok(stretch);
+        }
+        let (name, program) = (self.setup.name().to_owned(), applier.program.clone());
+        let judged = tokio::task::spawn_blocking(move || {
+            judge(&name, &program, &blocks, after, &mut stretch);
+            stretch
+        });
+        judged.await.map_err(|e| Fault::new(FaultKind::Transient, "engine/task", "judge events", e.to_string()))
+    }
+
+    /// Takes the route over the record of a rule change: the views' histories say from where the new rules hold.
+    async fn change_rules(&self, applier: &Applier, record: Sequence) -> Result<(), Fault> {
+        let Some(version) = self.setup.rules.recorded_at(record) else {
+            return Err(Fault::new(
+                FaultKind::Misconfigured,
+                "rules/unknown-version",
+                format!("change the rules at sequence {record}"),
+                "this version of the rules is not known; restart the engine",
+            ));
+        };
+        let views = self.setup.store.views().await?;
+        let mine: Vec<ViewRow> = views.into_iter().filter(|v| v.route == self.setup.name()).collect();
+        let attached: Vec<String> = mine.iter().map(|v| v.table.clone()).collect();
+        // Before anything moves: the new rules must fit the live tables.
+        let (_, shapes) = self.setup.compile(&version, Some(&attached)).await?;
+        self.setup.resolve_types(record, &shapes).await?;
+        let identity = self.setup.log.identity();
+        let block = crate::project::decide::read_block(&self.setup.log, record).await?;
+        let next = Checkpoint {
+            sequence: record,
+            fence: identity.fence,
+            owner: identity.owner,
+            block: block.map(|b| b.mark).unwrap_or_default(),
+            ..applier.checkpoint.clone()
+        };
+        let put_views = mine.into_iter().map(|view| {
+            let mut entries = parse_history(&view.history);
+            if entries.last().is_none_or(|(_, hash)| *hash != version.hash()) {
+                entries.push((record.get() + 1, version.hash()));
+            }
+            ViewRow { history: history(&entries), ..view }
+        });
+        let rewrite = BookkeepingRewrite {
+            expect: vec![applier.checkpoint.clone()],
+            put: vec![next],
+            put_views: put_views.collect(),
+            ..BookkeepingRewrite::default()
+        };
+        self.setup.store.rewrite(rewrite).await?;
+        tracing::info!(route = self.setup.name(), %record, rules = &version.hash()[..12], "rules changed");
+        Ok(())
+    }
+}
+
+impl Applier {
+    /// Moves the checkpoint over control events that concern no rule.
+    async fn pass(&mut self, through: Sequence) -> Result<(), Fault> {
+        if through <= self.checkpoint.sequence {
+            return Ok(());
+        }
+        let transaction = self.store.begin(std::slice::from_ref(&self.checkpoint)).await?;
+        let counters = self.checkpoint.counters;
+        self.commit(transaction, through, counters, Vec::new()).await
+    }
+}
+
+/// Control events whose state says that a route was paused.
+pub fn is_paused(state: &[gravity_log::StateEntry], route: &str) -> bool {
+    state.iter().any(|e| e.name == control::PAUSED && e.key == route)
+}
+
+/// Keeps the channel of a route's orders.
+pub type OrderSender = Arc<watch::Sender<Orders>>;

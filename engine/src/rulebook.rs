@@ -1,0 +1,140 @@
+//! Which rules are in force at which sequence (SEMANTICS 6.1), as the log tells it.
+
+use std::sync::Arc;
+
+use gravity_log::{Batch, EventLog, LogError};
+use gravity_model::Sequence;
+use gravity_rules::RuleSet;
+use gravity_rules::diagnose::SourceFile;
+use parking_lot::RwLock;
+
+use crate::control::{self, ConfigChanged};
+use crate::parts::RulesInForce;
+
+/// One version of the rules.
+#[derive(Debug)]
+pub struct RulesVersion {
+    pub version: u64,
+    /// Sequence of its `gravity.config_changed`: the rules hold for what comes after it.
+    pub sequence: Sequence,
+    pub set: Arc<RuleSet>,
+}
+
+impl RulesVersion {
+    pub fn hash(&self) -> String {
+        hex(&self.set.hash())
+    }
+}
+
+/// All versions that some route may still need, oldest first; never empty.
+#[derive(Debug)]
+pub struct RuleBook {
+    versions: RwLock<Vec<Arc<RulesVersion>>>,
+}
+
+/// Why the rules on the log cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RuleBookError {
+    #[error(transparent)]
+    Unreadable(#[from] control::UnreadableControl),
+    #[error(
+        "version {version} of the rules, in force until a route has passed sequence {sequence}, is refused by this program: {finding}"
+    )]
+    Refused { version: u64, sequence: Sequence, finding: String },
+    #[error("the change of rules cannot be recorded")]
+    Log(#[from] LogError),
+}
+
+impl RuleBook {
+    /// Reads the versions on the log, and records `rules` as a new one if they differ from the newest. Returns whether
+    /// they did.
+    pub async fn open(log: &dyn EventLog, rules: &RulesInForce) -> Result<(RuleBook, bool), RuleBookError> {
+        let mut versions = Vec::new();
+        for entry in log.state().iter().filter(|e| e.name == control::CONFIG_CHANGED) {
+            let change: ConfigChanged = control::read(&entry.name, entry.sequence, &entry.payload)?;
+            let set = if change.hash == hex(&rules.set.hash()) {
+                rules.set.clone()
+            } else {
+                Arc::new(load_again(&change, entry.sequence)?)
+            };
+            versions.push(Arc::new(RulesVersion { version: change.version, sequence: entry.sequence, set }));
+        }
+        versions.sort_by_key(|v| v.sequence);
+        let book = RuleBook { versions: RwLock::new(versions) };
+        let changed = book.newest().is_none_or(|newest| newest.set.hash() != rules.set.hash());
+        if changed {
+            book.change(log, rules).await?;
+        }
+        Ok((book, changed))
+    }
+
+    /// Records a new version; durable when this returns.
+    pub async fn change(&self, log: &dyn EventLog, rules: &RulesInForce) -> Result<Arc<RulesVersion>, RuleBookError> {
+        let version = self.newest().map_or(1, |newest| newest.version + 1);
+        let change = ConfigChanged {
+            version,
+            hash: hex(&rules.set.hash()),
+            actor: rules.actor.clone(),
+            at: crate::clock::now(),
+            files: rules.files.iter().map(|f| (f.name.clone(), f.text.clone())).collect(),
+            context: rules.context.clone(),
+        };
+        let mut batch = Batch::new();
+        control::put(&mut batch, control::CONFIG_CHANGED, &version_key(version), &change, Some(&rules.actor));
+        let range = crate::append::durable(log, batch).await?.durable().await?;
+        let version = Arc::new(RulesVersion { version, sequence: range.first, set: rules.set.clone() });
+        self.versions.write().push(version.clone());
+        Ok(version)
+    }
+
+    pub fn newest(&self) -> Option<Arc<RulesVersion>> {
+        self.versions.read().last().cloned()
+    }
+
+    /// The version that holds for an event at `sequence`; the oldest known before all of them.
+    pub fn in_force(&self, sequence: Sequence) -> Option<Arc<RulesVersion>> {
+        let versions = self.versions.read();
+        versions.iter().rev().find(|v| v.sequence < sequence).or_else(|| versions.first()).cloned()
+    }
+
+    /// The version recorded at `sequence`.
+    pub fn recorded_at(&self, sequence: Sequence) -> Option<Arc<RulesVersion>> {
+        self.versions.read().iter().find(|v| v.sequence == sequence).cloned()
+    }
+
+    pub fn by_hash(&self, hash: &str) -> Option<Arc<RulesVersion>> {
+        self.versions.read().iter().rev().find(|v| v.hash() == hash).cloned()
+    }
+
+    /// Where a subscription without cursor begins: the change that brought it, as far back as the versions tell.
+    pub fn added_subscription(&self, subscription: &gravity_rules::Subscription) -> Sequence {
+        let versions = self.versions.read();
+        let has = |v: &&Arc<RulesVersion>| v.set.subscriptions().contains(subscription);
+        versions.iter().rev().take_while(has).last().map_or(Sequence::ZERO, |v| v.sequence)
+    }
+
+    /// Versions that no route needs any more, now that all of them have passed `through`: their state may end.
+    pub fn forget(&self, through: Sequence) -> Vec<String> {
+        let mut versions = self.versions.write();
+        let needed_from = versions.iter().rposition(|v| v.sequence <= through).unwrap_or(0);
+        versions.drain(..needed_from).map(|v| version_key(v.version)).collect()
+    }
+}
+
+fn version_key(version: u64) -> String {
+    format!("{version:020}")
+}
+
+fn load_again(change: &ConfigChanged, sequence: Sequence) -> Result<RuleSet, RuleBookError> {
+    let files: Vec<SourceFile> =
+        change.files.iter().map(|(name, text)| SourceFile::new(name.clone(), text.clone())).collect();
+    gravity_rules::load(&files, &change.context).map_err(|findings| RuleBookError::Refused {
+        version: change.version,
+        sequence,
+        finding: findings.iter().next().map_or_else(|| "no reason given".to_owned(), |f| f.message.clone()),
+    })
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
