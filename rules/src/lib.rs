@@ -14,7 +14,7 @@ mod ident;
 mod load;
 mod path;
 mod ruleset;
-pub mod scan;
+mod scan;
 pub mod schema;
 mod trie;
 
@@ -22,4 +22,4 @@ pub use compile::RouteProgram;
 pub use evaluation::{Change, ChangeOp, Evaluation, Refusal, Verdict};
 pub use load::{Context, DatabaseContext, DatabaseKind, Ddl, load};
 pub use ruleset::{RuleSet, Subscription};
-pub use trie::{Trie, TrieBuilder};
+pub use scan::MAX_DEPTH;

@@ -136,8 +136,11 @@ impl Converter {
     /// A value of the column, or why it is none. `records` holds the bytes that `given` was cut from, where there are such:
     /// text is then shared, not copied. Null is no matter of type: answers [`Value::Null`].
     pub fn convert(&self, given: Given<'_>, records: Option<&Bytes>) -> Result<Value, Reject> {
-        let value = read(&self.read_as, given, records, self)?;
-        self.cast.apply(value)
+        let value = read(&self.read_as, given, records, self);
+        match self.cast {
+            Cast::Same => value,
+            _ => self.cast.apply(value?),
+        }
     }
 }
 

@@ -350,18 +350,31 @@ impl<'p> Scanner<'p> {
     }
 
     /// From behind the opening quote to behind the closing one; true when there was an escape.
-    #[inline]
+    #[inline(always)]
     fn string(&mut self) -> Result<bool, ScanError> {
+        let bytes = self.bytes;
+        let mut at = self.at;
+        while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+            let special = special_bytes(u64::from_le_bytes(*chunk));
+            if special != 0 {
+                at += (special.trailing_zeros() / 8) as usize;
+                break;
+            }
+            at += 8;
+        }
+        if bytes.get(at) == Some(&b'"') {
+            self.at = at + 1;
+            return Ok(false);
+        }
+        self.at = at;
+        self.rest_of_string()
+    }
+
+    /// The rare rest: escapes, the last bytes of the payload, errors.
+    #[inline(never)]
+    fn rest_of_string(&mut self) -> Result<bool, ScanError> {
         let mut escaped = false;
         loop {
-            while let Some(chunk) = self.bytes.get(self.at..).and_then(<[u8]>::first_chunk::<8>) {
-                let special = special_bytes(u64::from_le_bytes(*chunk));
-                if special != 0 {
-                    self.at += (special.trailing_zeros() / 8) as usize;
-                    break;
-                }
-                self.at += 8;
-            }
             match self.bytes.get(self.at) {
                 Some(b'"') => {
                     self.at += 1;
@@ -374,6 +387,14 @@ impl<'p> Scanner<'p> {
                 Some(0..0x20) => return Err(self.error("a control character in text must be escaped")),
                 Some(_) => self.at += 1,
                 None => return Err(self.error("text without closing quote")),
+            }
+            while let Some(chunk) = self.bytes.get(self.at..).and_then(<[u8]>::first_chunk::<8>) {
+                let special = special_bytes(u64::from_le_bytes(*chunk));
+                if special != 0 {
+                    self.at += (special.trailing_zeros() / 8) as usize;
+                    break;
+                }
+                self.at += 8;
             }
         }
     }
@@ -449,9 +470,11 @@ impl<'p> Scanner<'p> {
 
     #[inline(always)]
     fn digits(&mut self) {
-        while self.peek().is_ascii_digit() {
-            self.at += 1;
+        let mut at = self.at;
+        while self.bytes.get(at).is_some_and(u8::is_ascii_digit) {
+            at += 1;
         }
+        self.at = at;
     }
 }
 
@@ -505,3 +528,6 @@ fn code_point(raw: &[u8]) -> (char, usize) {
         (None, _) => (char::REPLACEMENT_CHARACTER, 6),
     }
 }
+
+#[cfg(test)]
+mod tests;
