@@ -264,7 +264,11 @@ fn key(
             fail(codes::BAD_IDENTIFIER, format!("`{name}` cannot be the name of a column"), None);
         } else if named[..index].contains(name) {
             fail(codes::KEY_CONFLICT, format!("`{name}` stands twice in the key"), None);
-        } else if !pass_through && mappings.len() == entries.len() && !mappings.iter().any(|m| m.target == *name) {
+        } else if !pass_through
+            && method != Method::Truncate
+            && mappings.len() == entries.len()
+            && !mappings.iter().any(|m| m.target == *name)
+        {
             let by_source = entries.iter().find(|m| m.source.as_deref() == Some(name)).map(|m| m.target.as_str());
             let near = by_source.or_else(|| closest(name, entries.iter().map(|m| m.target.as_str())));
             let suggestion = near.map(|target| format!("did you mean the column `{target}`?"));
