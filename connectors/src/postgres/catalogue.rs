@@ -59,7 +59,7 @@ const COLUMNS: &str = "SELECT a.attrelid::int8, a.attnum, a.attname::text, forma
      LEFT JOIN pg_collation k ON k.oid = a.attcollation \
      WHERE a.attrelid::int8 = ANY($1::int8[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum";
 
-const INDEXES: &str = "SELECT i.indrelid::int8, c.relname::text, i.indkey::int2[], i.indnkeyatts, i.indisprimary, \
+const INDEXES: &str = "SELECT i.indrelid::int8, c.relname::text, string_to_array(i.indkey::text, ' ')::int2[], i.indnkeyatts, i.indisprimary, \
      i.indpred IS NULL AND i.indexprs IS NULL AND i.indisvalid AND i.indimmediate \
      FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid \
      WHERE i.indrelid::int8 = ANY($1::int8[]) AND i.indisunique ORDER BY i.indrelid, i.indisprimary DESC, c.relname";

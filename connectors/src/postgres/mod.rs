@@ -56,9 +56,13 @@ impl PostgresViews {
     /// Which of the bookkeeping tables are there.
     async fn bookkeeping_present(session: &mut Session) -> Result<(bool, bool), Fault> {
         const DOING: &str = "look for the bookkeeping tables";
-        let query = sqlx::query("SELECT to_regclass($1) IS NOT NULL, to_regclass($2) IS NOT NULL")
-            .bind(CHECKPOINTS)
-            .bind(VIEWS);
+        // From pg_class, not by to_regclass: that may answer from a cache older than the advisory lock of `make_bookkeeping`.
+        let query = sqlx::query(
+            "SELECT coalesce(bool_or(relname = $1), false), coalesce(bool_or(relname = $2), false) \
+             FROM pg_class WHERE relname IN ($1, $2) AND pg_table_is_visible(oid)",
+        )
+        .bind(CHECKPOINTS)
+        .bind(VIEWS);
         let row = session.fetch_one(query, DOING).await?;
         let read = |i: usize| row.try_get(i).map_err(|e| fault(e, DOING));
         Ok((read(0)?, read(1)?))

@@ -127,7 +127,8 @@ impl Texts<'_> {
     /// violates refuses the statement, so that no write can land on another key's row.
     fn insert(&self, on_conflict: OnConflict) -> Statement {
         let mut b = StatementBuilder::new();
-        b.add("INSERT INTO ").table(self.table).add(" (");
+        // An alias, because a table may itself be called excluded.
+        b.add("INSERT INTO ").table(self.table).add(" AS t (");
         self.names(&mut b, self.layout.inserted());
         b.add(") SELECT ");
         self.values(&mut b, self.layout.inserted());

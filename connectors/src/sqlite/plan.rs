@@ -172,7 +172,8 @@ impl Plan {
     /// `OR ABORT` overrides a table's own `ON CONFLICT REPLACE`, which would delete other rows in silence.
     fn insert(&self, b: &mut StatementBuilder, rows: usize) {
         let cells = self.bound(Form::Insert);
-        b.add("INSERT OR ABORT INTO ").table(&self.table).add(" (");
+        // An alias, because a table may itself be called excluded.
+        b.add("INSERT OR ABORT INTO ").table(&self.table).add(" AS t (");
         self.names(b, cells.clone());
         b.add(") VALUES ");
         Self::tuples(b, rows, cells.len());
