@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gravity_model::shape::SharedShape;
-use gravity_model::{ColumnShape, Event, Recorded, Sequence, TableShape};
-use gravity_rules::{Context, DatabaseContext, DatabaseKind, Ddl, Evaluation, RouteProgram, Verdict};
+use gravity_model::{ColumnShape, Event, Recorded, Sequence, TableShape, Value};
+use gravity_rules::diagnose::SourceFile;
+use gravity_rules::{
+    Change, ChangeOp, Context, DatabaseContext, DatabaseKind, Ddl, Evaluation, RouteProgram, Verdict, load,
+};
 
 /// PostgreSQL databases without DDL, and exporters.
 pub fn context(databases: &[&str], exporters: &[&str]) -> Context {
@@ -84,4 +87,100 @@ pub fn evaluate_bytes(program: &RouteProgram, name: &str, payload: &[u8]) -> (Ve
     let recorded = Recorded { sequence: Sequence(1), event: Event::data(name, "web", &records) };
     let verdict = program.evaluate(&recorded, &records, &mut out);
     (verdict, out)
+}
+
+/// Rules of a file that must be valid, compiled for database `d`, the only one.
+pub fn route(rules: &str, tables: &[SharedShape]) -> RouteProgram {
+    let set =
+        load(&[SourceFile::new("rules.json", rules)], &context(&["d"], &["x", "y"])).unwrap_or_else(|f| panic!("{f}"));
+    set.compile("d", None, tables).unwrap_or_else(|f| panic!("{f}"))
+}
+
+/// The changes of an event, one line each: `upsert t(id=1) a='x' ?b=5`, where `?` marks what only a new row gets; or, for a
+/// verdict other than matched, its name, with the code of a refusal and then the keys.
+pub fn outcome(program: &RouteProgram, name: &str, payload: &str) -> Vec<String> {
+    let (verdict, out) = evaluate_one(program, name, payload);
+    lines(program, &verdict, &out)
+}
+
+pub fn lines(program: &RouteProgram, verdict: &Verdict, out: &Evaluation) -> Vec<String> {
+    let mut lines: Vec<String> = match verdict {
+        Verdict::Matched => Vec::new(),
+        Verdict::Refused(refusal) => vec![format!("refused {} {}", refusal.code, refusal.rule)],
+        other => vec![format!("{other:?}").to_lowercase()],
+    };
+    let refused = matches!(verdict, Verdict::Refused(_));
+    lines.extend(
+        out.changes
+            .iter()
+            .map(|change| if refused { blocked(program, out, change) } else { line(program, out, change) }),
+    );
+    lines
+}
+
+fn blocked(program: &RouteProgram, out: &Evaluation, change: &Change) -> String {
+    assert!(out.row(change).is_empty(), "a refused event has no values");
+    format!("blocks {} {}", program.tables()[change.table as usize].table, hex(out.key(change)))
+}
+
+fn line(program: &RouteProgram, out: &Evaluation, change: &Change) -> String {
+    let shape = &program.tables()[change.table as usize];
+    let op = format!("{:?}", change.op).to_lowercase();
+    if change.op == ChangeOp::DeleteAll {
+        assert!(out.key(change).is_empty() && out.row(change).is_empty());
+        return format!("{op} {}", shape.table);
+    }
+    let set = program.column_set(change.columns);
+    let keys = shape.primary_key.len();
+    let row = out.row(change);
+    let moved = change.op == ChangeOp::Move;
+    assert_eq!(
+        row.len(),
+        keys * (1 + usize::from(moved)) + set.set.len() + set.on_create.len(),
+        "the row has its layout"
+    );
+    let (former, row) = row.split_at(if moved { keys } else { 0 });
+    let (key, rest) = row.split_at(keys);
+    let canonical = |values: &[Value]| {
+        let mut bytes = Vec::new();
+        values.iter().for_each(|value| value.write_canonical(&mut bytes));
+        bytes
+    };
+    assert_eq!(out.key(change), canonical(key), "key bytes are those of the key's values");
+    assert_eq!(out.old_key(change).map(<[u8]>::to_vec), moved.then(|| canonical(former)));
+    let named = |columns: &[u16], values: &[Value], mark: &str| {
+        let cell =
+            |(column, value): (&u16, &Value)| format!("{mark}{}={}", shape.columns[*column as usize].name, show(value));
+        columns.iter().zip(values).map(cell).collect::<Vec<_>>().join(" ")
+    };
+    let tuple = |values: &[Value]| named(&shape.primary_key, values, "").replace(' ', ",");
+    let from = if moved { format!(" from {}", tuple(former)) } else { String::new() };
+    let (set_values, create_values) = rest.split_at(set.set.len());
+    let mut text = format!("{op} {}({}{from})", shape.table, tuple(key));
+    for part in [named(&set.set, set_values, ""), named(&set.on_create, create_values, "?")] {
+        if !part.is_empty() {
+            text.push(' ');
+            text.push_str(&part);
+        }
+    }
+    if change.park_if_missing {
+        text.push_str(" or park");
+    }
+    text
+}
+
+pub fn show(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(b) => b.to_string(),
+        Value::Int(i) => i.to_string(),
+        Value::Decimal(digits) => digits.to_string(),
+        Value::Text(text) => format!("'{text}'"),
+        Value::Json(text) => format!("json{text}"),
+        other => format!("{other:?}"),
+    }
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
