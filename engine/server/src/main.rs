@@ -1,1 +1,15 @@
-fn main() {}
+//! The one binary: config, assembly, HTTP API, command line.
+
+mod assembly;
+mod cli;
+mod config;
+mod http;
+mod live;
+mod platform;
+mod reload;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

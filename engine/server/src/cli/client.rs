@@ -1,0 +1,173 @@
+//! How commands talk to a running engine: find it, show the token, turn problem documents into failures.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::exit::{Exit, Failure};
+use crate::config::{Config, Flags, Secret, codes};
+use crate::http::Problem;
+
+/// Where the engine is and who asks.
+#[derive(clap::Args, Debug, Clone)]
+pub struct EngineArgs {
+    /// Address of the engine. Without it: `[api] listen` of gravity.toml in `-c DIR`.
+    #[arg(long, value_name = "URL", env = "GRAVITY_URL", hide_env_values = true)]
+    url: Option<String>,
+    /// Config directory whose gravity.toml tells the address.
+    #[arg(short = 'c', long = "config", value_name = "DIR", default_value = ".")]
+    config: PathBuf,
+    /// File that holds the API token. Without it: the environment variable GRAVITY_TOKEN.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// PEM file with the authorities to trust instead of the system's.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+}
+
+/// A connection to the engine's API.
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    token: Option<Secret>,
+}
+
+/// Runs a command's future on a runtime of its own thread.
+pub fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed("cannot start a runtime").because(&error))?
+        .block_on(future)
+}
+
+/// One step of a path, percent-encoded.
+pub fn step(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte as char),
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
+}
+
+impl EngineArgs {
+    pub fn connect(&self) -> Result<Client, Failure> {
+        let base = match &self.url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => self.address_of_config(),
+        };
+        let token = match &self.token_file {
+            Some(file) => {
+                let text = std::fs::read_to_string(file)
+                    .map_err(|error| Failure::usage(format!("cannot read {}", file.display())).because(&error))?;
+                Some(Secret::new(text.trim_end()))
+            }
+            None => std::env::var("GRAVITY_TOKEN").ok().filter(|token| !token.is_empty()).map(Secret::new),
+        };
+        let mut builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+        builder =
+            builder.connect_timeout(Duration::from_secs(5)).user_agent(concat!("gravity/", env!("CARGO_PKG_VERSION")));
+        if let Some(file) = &self.ca_file {
+            let pem = std::fs::read(file)
+                .map_err(|error| Failure::usage(format!("cannot read {}", file.display())).because(&error))?;
+            let authorities = reqwest::Certificate::from_pem_bundle(&pem)
+                .map_err(|error| Failure::usage(format!("{} is no PEM file", file.display())).because(&error))?;
+            builder = builder.tls_certs_only(authorities);
+        }
+        let http = builder.build().map_err(|error| Failure::failed("cannot make an HTTP client").because(&error))?;
+        Ok(Client { http, base, token })
+    }
+
+    /// The listen address of gravity.toml. A broken config must not keep an operator from asking: the rest is not checked.
+    fn address_of_config(&self) -> String {
+        let settings = Config::load(&self.config, &Flags::new()).settings;
+        let mut listen = settings.listen();
+        if listen.ip().is_unspecified() {
+            let loopback = if listen.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
+            listen.set_ip(loopback);
+        }
+        format!("{}://{listen}", if settings.tls().is_some() { "https" } else { "http" })
+    }
+}
+
+impl Client {
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.answer(self.request(Method::GET, path)).await
+    }
+
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+        self.answer(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// Posts an event batch as it is.
+    pub async fn post_events<T: DeserializeOwned>(&self, path: &str, key: &str, body: Vec<u8>) -> Result<T, Failure> {
+        let request = self.request(Method::POST, path).header("content-type", "application/json");
+        self.answer(request.header("idempotency-key", key).body(body)).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match &self.token {
+            Some(token) => request.bearer_auth(token.expose()),
+            None => request,
+        }
+    }
+
+    async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Failure> {
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(self.refusal(status, response).await);
+        }
+        let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+        serde_json::from_slice(&body).map_err(|error| {
+            Failure::failed(format!("the answer of {} cannot be understood", self.base))
+                .because(&error)
+                .code(codes::ENGINE_ANSWER)
+        })
+    }
+
+    async fn refusal(&self, status: StatusCode, response: Response) -> Failure {
+        let body = response.bytes().await.unwrap_or_default();
+        let Ok(problem) = serde_json::from_slice::<Problem>(&body) else {
+            let message = format!("{} answered {status}: is it Gravity?", self.base);
+            return Failure::failed(message).code(codes::ENGINE_ANSWER);
+        };
+        let exit = match status.as_u16() {
+            400 | 404 => Exit::Usage,
+            401 | 403 | 409 => Exit::Refused,
+            _ => Exit::Failed,
+        };
+        let failure = Failure::new(exit, problem.detail).code(problem.code.clone());
+        match problem.code.as_str() {
+            codes::UNAUTHORIZED => failure.hint("set GRAVITY_TOKEN, or name a file with --token-file"),
+            _ => failure,
+        }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        Failure::failed(format!("no engine answers at {}", self.base))
+            .because(error)
+            .code(codes::ENGINE_UNREACHABLE)
+            .hint("start it with `gravity run -c DIR`, or name its address with --url or GRAVITY_URL")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_of_paths_are_encoded() {
+        assert_eq!(step("db1/users"), "db1%2Fusers");
+        assert_eq!(step("a b?c"), "a%20b%3Fc");
+        assert_eq!(step("db1"), "db1");
+    }
+}
