@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 /// Rules: which events change which views, and which exporters hear of it.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("x-removed" = removed_top()))]
+#[schemars(title = "rules.json", extend("x-removed" = removed_top()))]
 pub struct RulesFile {
     /// Address of the JSON Schema, for editors.
     #[serde(rename = "$schema")]
@@ -34,7 +34,7 @@ pub struct EventEntry {
 #[serde(deny_unknown_fields)]
 #[schemars(extend("x-removed" = removed_rule()))]
 pub struct RuleEntry {
-    /// Name of the rule, shown in messages. Unique.
+    /// Name of the rule, for people. Unique.
     pub id: Option<String>,
     /// Name of the event that the rule applies to.
     pub event: String,
