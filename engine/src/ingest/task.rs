@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gravity_log::{Batch, EventLog, Health, LogError, SequenceRange};
 use gravity_model::port::source::{AckToken, BatchLimits, Position, Source, SourceBatch, SourceRecord, Start};
-use gravity_model::{Event, EventKind, Fault, HeaderBuf, Headers, Policy};
+use gravity_model::{Event, EventKind, Fault, HeaderBuf, Headers, Policy, Sequence};
 use tokio_util::sync::CancellationToken;
 
 use crate::control::Parked;
@@ -50,9 +50,18 @@ pub struct SourceSetup {
 
 type Pending = Pin<Box<dyn Future<Output = Result<SequenceRange, LogError>> + Send>>;
 
-/// Appends that are not durable yet, oldest first. The token is set on the last append of a source batch.
+/// Appends that are not durable yet, oldest first.
 struct InFlight {
-    queue: VecDeque<(Pending, Option<AckToken>, u64)>,
+    queue: VecDeque<Waiting>,
+}
+
+struct Waiting {
+    pending: Pending,
+    /// Set on the last append of a source batch.
+    token: Option<AckToken>,
+    received: u64,
+    /// Dead letters that exist once the append is durable.
+    letters: Vec<(Sequence, String, Parked)>,
 }
 
 /// Why the pump ended.
@@ -133,7 +142,7 @@ impl SourceSetup {
             let input = tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => Input::Cancelled,
-                done = next_durable(&mut in_flight), if !in_flight.queue.is_empty() => Input::Durable(done),
+                done = self.next_durable(&mut in_flight), if !in_flight.queue.is_empty() => Input::Durable(done),
                 batch = source.next_batch(LIMITS), if may_take => Input::Batch(batch?),
                 _ = note.tick() => Input::Note,
             };
@@ -167,7 +176,7 @@ impl SourceSetup {
                 Input::Cancelled => {
                     // Drain: what was taken in is stored and acknowledged before the source is left.
                     while !in_flight.queue.is_empty() {
-                        match next_durable(&mut in_flight).await {
+                        match self.next_durable(&mut in_flight).await {
                             Ok(Some(token)) => source.acknowledge(token).await?,
                             Ok(None) => {}
                             Err(_) => break,
@@ -186,9 +195,8 @@ impl SourceSetup {
             return Ok(());
         }
         let mut append = Append::default();
-        let (mut received, mut duplicates) = (0, 0);
+        let mut duplicates = 0;
         for record in &batch.records {
-            received += 1;
             let slot = &batch.slots[usize::from(record.slot)];
             if let Some(name) = &slot.position {
                 if !book.is_new(name, record.position) {
@@ -203,12 +211,17 @@ impl SourceSetup {
                 self.append(std::mem::take(&mut append), &batch, None, in_flight).await?;
             }
         }
-        self.gauge.count(received, duplicates);
+        self.gauge.count(duplicates, duplicates);
         if append.batch.is_empty() {
             // Only duplicates: nothing to store, but the batch may be acknowledged once what came before it is durable.
             match in_flight.queue.back_mut() {
-                Some((_, token, _)) => *token = Some(batch.token),
-                None => in_flight.queue.push_back((Box::pin(already_durable()), Some(batch.token), 0)),
+                Some(newest) => newest.token = Some(batch.token),
+                None => in_flight.queue.push_back(Waiting {
+                    pending: Box::pin(already_durable()),
+                    token: Some(batch.token),
+                    received: 0,
+                    letters: Vec::new(),
+                }),
             }
             return Ok(());
         }
@@ -235,6 +248,7 @@ impl SourceSetup {
             _ => envelope::decode(&self.envelope, &message, &mut append.extra),
         };
         let received = crate::clock::now();
+        append.received += 1;
         match decoded {
             Ok(decoded) => {
                 let joined = join_headers(headers, &append.extra);
@@ -279,20 +293,42 @@ impl SourceSetup {
                 append.batch.set_position(&self.gauge.name, name, position);
             }
         }
-        let count = append.batch.len() as u64;
         let ticket = crate::append::durable(&*self.log, append.batch).await?;
-        for (index, state_key, parked) in append.letters {
-            self.letters.add(ticket.range.first.plus(index), state_key, parked);
-        }
-        in_flight.queue.push_back((Box::pin(ticket.durable()), token, count));
+        let first = ticket.range.first;
+        let letters = append.letters.into_iter().map(|(index, key, parked)| (first.plus(index), key, parked)).collect();
+        self.gauge.count(append.received, 0);
+        let pending = Box::pin(ticket.durable());
+        in_flight.queue.push_back(Waiting { pending, token, received: append.received, letters });
         Ok(())
     }
 
     /// After a failed append: nothing in flight is stored, and all of it will be delivered again.
     async fn forget(&self, in_flight: &mut InFlight) {
-        for (pending, _, count) in in_flight.queue.drain(..) {
-            if pending.await.is_err() {
-                self.gauge.uncount(count);
+        for waiting in in_flight.queue.drain(..) {
+            match waiting.pending.await {
+                Ok(_) => self.add_letters(waiting.letters),
+                Err(_) => self.gauge.uncount(waiting.received),
+            }
+        }
+    }
+
+    fn add_letters(&self, letters: Vec<(Sequence, String, Parked)>) {
+        letters.into_iter().for_each(|(sequence, key, parked)| self.letters.add(sequence, key, parked));
+    }
+
+    /// Waits for the oldest append. Cancel-safe: the future stays in the queue until it is ready.
+    async fn next_durable(&self, in_flight: &mut InFlight) -> Result<Option<AckToken>, LogError> {
+        let Some(oldest) = in_flight.queue.front_mut() else { return Ok(None) };
+        let done = oldest.pending.as_mut().await;
+        let Some(oldest) = in_flight.queue.pop_front() else { return Ok(None) };
+        match done {
+            Ok(_) => {
+                self.add_letters(oldest.letters);
+                Ok(oldest.token)
+            }
+            Err(error) => {
+                self.gauge.uncount(oldest.received);
+                Err(error)
             }
         }
     }
@@ -315,16 +351,8 @@ enum Input {
     Note,
 }
 
-/// Waits for the oldest append. Cancel-safe: the future stays in the queue until it is ready.
-async fn next_durable(in_flight: &mut InFlight) -> Result<Option<AckToken>, LogError> {
-    let Some((pending, _, _)) = in_flight.queue.front_mut() else { return Ok(None) };
-    let done = pending.as_mut().await;
-    let token = in_flight.queue.pop_front().and_then(|(_, token, _)| token);
-    done.map(|_| token)
-}
-
 async fn already_durable() -> Result<SequenceRange, LogError> {
-    let none = gravity_model::Sequence::ZERO;
+    let none = Sequence::ZERO;
     Ok(SequenceRange { first: none, last: none })
 }
 
@@ -332,6 +360,8 @@ async fn already_durable() -> Result<SequenceRange, LogError> {
 #[derive(Default)]
 struct Append {
     batch: Batch,
+    /// Messages in it.
+    received: u64,
     /// Newest position per slot index of the source batch.
     positions: Vec<(u16, Position)>,
     /// (index in the batch, state key, dead letter).

@@ -1,0 +1,155 @@
+//! Sources over doubles: exactly once into the log, dead letters of ingest, idempotency, back-pressure.
+
+mod support;
+
+use bytes::Bytes;
+use gravity_connectors::memory::source::Published;
+use gravity_engine::{IntakeError, IntakeRequest};
+use support::{Rig, USERS, changed, eventually, in_step, post, route};
+
+fn message(key: &str, payload: &str) -> Published {
+    Published { key: Some(key.into()), payload: Some(payload.into()), ..Published::default() }
+}
+
+fn request(body: &str, headers: &[(&str, &str)]) -> IntakeRequest {
+    IntakeRequest {
+        content_type: None,
+        headers: headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+        body: Bytes::copy_from_slice(body.as_bytes()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o4_s1_redelivered_records_are_dropped_and_counted() {
+    let rig = Rig::new(USERS);
+    for i in 0..10 {
+        rig.broker.publish(0, message("k", &changed(i, "a")));
+    }
+    let engine = rig.start().await;
+    eventually(|| rig.rows().len() == 10, || format!("{:?}", engine.status())).await;
+    rig.broker.redeliver(0, 4);
+    rig.broker.publish(0, message("k", &changed(10, "a")));
+    eventually(|| rig.rows().len() == 11, || format!("{:?}", engine.status())).await;
+    let source = engine.status().sources.iter().find(|s| s.name == "bus").cloned().expect("there");
+    assert_eq!(source.received, 11 + source.duplicates);
+    assert!(source.duplicates >= 6, "{source:?}");
+    assert_eq!(route(&engine.status()).read, 11);
+    engine.shutdown().await;
+    let engine = rig.start().await;
+    rig.broker.publish(0, message("k", &changed(11, "a")));
+    eventually(|| rig.rows().len() == 12, || format!("{:?}", engine.status())).await;
+    assert_eq!(route(&engine.status()).read, 12, "the log's position rules after a restart");
+    let again = engine.status().sources.iter().find(|s| s.name == "bus").cloned().expect("there");
+    assert_eq!(again.received - again.duplicates, 12, "received survives restarts");
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o7_undecodable_input_is_kept_raw_and_parked_on_ingest() {
+    let rig = Rig::new(USERS);
+    for payload in ["{", "", "7", r#"{"event":1,"payload":{}}"#, r#"{"event":"gravity.opened","payload":{}}"#] {
+        rig.broker.publish(0, message("k", payload));
+    }
+    rig.broker.publish(0, message("k", &changed(1, "a")));
+    let engine = rig.start().await;
+    eventually(|| rig.rows().len() == 1, || format!("{:?}", engine.status())).await;
+    let letters = engine.dead_letters(Some("ingest")).await.expect("listed");
+    let codes: Vec<_> = letters.iter().map(|l| l.code.as_str()).collect();
+    assert_eq!(
+        codes,
+        ["decode/not-json", "decode/not-json", "decode/no-event-name", "decode/bad-event-name", "decode/reserved-name"]
+    );
+    assert!(letters.iter().all(|l| l.key.as_deref() == Some("k")));
+    eventually(|| route(&engine.status()).read == 6, || format!("{:?}", engine.status())).await;
+    assert_eq!(route(&engine.status()).unmatched, 5, "elsewhere they match nothing");
+    let shown = engine.dead_letter("ingest", letters[0].sequence).await.expect("listed").expect("there");
+    assert_eq!(shown.record.and_then(|r| r.raw), Some("ew==".to_owned()), "the bytes as received");
+    engine.shutdown().await;
+    let engine = rig.start().await;
+    assert_eq!(engine.dead_letters(Some("ingest")).await.expect("listed").len(), 5, "they survive a restart");
+    let report = engine.skip("ingest", vec![letters[0].sequence], "op").await.expect("skipped");
+    assert_eq!(report.skipped, [letters[0].sequence]);
+    assert_eq!(engine.retry("ingest", None, "op").await.expect("ran").parked_again.len(), 4);
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_and_idempotency_keys_make_a_repeat_harmless() {
+    let rig = Rig::new(USERS);
+    let engine = rig.start().await;
+    let web = engine.intake("web").expect("there");
+    let body =
+        r#"[{"event":"userChanged","id":"a","payload":{"id":1}},{"event":"userChanged","id":"b","payload":{"id":2}}]"#;
+    let first = web.submit(request(body, &[("idempotency-key", "k1")])).await.expect("stored");
+    assert_eq!(first.duplicates, 0);
+    let again = web.submit(request(body, &[("idempotency-key", "k1")])).await.expect("answered");
+    assert_eq!(again, first, "a repeated key gets the first answer");
+    let other = web.submit(request(&changed(3, "x"), &[("idempotency-key", "k1")])).await.expect_err("refused");
+    assert!(matches!(other, IntakeError::Conflict { .. }) && other.status() == 422);
+    let by_id = web.submit(request(body, &[])).await.expect("answered");
+    assert_eq!((by_id.first, by_id.duplicates), (None, 2), "ids dedupe as well");
+    let changed_body = r#"{"event":"userChanged","id":"a","payload":{"id":9}}"#;
+    assert_eq!(web.submit(request(changed_body, &[])).await.expect_err("refused").status(), 422);
+    let twice = r#"[{"event":"e","id":"z","payload":1},{"event":"e","id":"z","payload":1}]"#;
+    assert_eq!(web.submit(request(twice, &[])).await.expect_err("refused").status(), 400);
+    engine.shutdown().await;
+    let engine = rig.start().await;
+    let web = engine.intake("web").expect("there");
+    assert_eq!(web.submit(request(body, &[("idempotency-key", "k1")])).await.expect("answered"), first);
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o9_o10_events_without_id_are_never_duplicates() {
+    let rig = Rig::new(USERS);
+    let engine = rig.start().await;
+    post(&engine, &changed(1, "same")).await;
+    let second = post(&engine, &changed(1, "same")).await;
+    in_step(&engine, second.last.expect("stored")).await;
+    assert_eq!(route(&engine.status()).read, 2);
+    engine.shutdown().await;
+    let engine = rig.start().await;
+    let third = post(&engine, &changed(1, "same")).await;
+    in_step(&engine, third.last.expect("stored")).await;
+    assert_eq!(route(&engine.status()).read, 3);
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_taken_whole_or_refused_whole_with_its_line() {
+    let rig = Rig::new(USERS);
+    let engine = rig.start().await;
+    let before = engine.status().log.last;
+    let web = engine.intake("web").expect("there");
+    let body = format!("{}\n{}\n{{\"event\":\"e\"}}\n", changed(1, "a"), changed(2, "b"));
+    let request = IntakeRequest { content_type: Some("application/x-ndjson".to_owned()), ..request(&body, &[]) };
+    match web.submit(request).await.expect_err("refused") {
+        IntakeError::Malformed { line, code, .. } => assert_eq!((line, code), (3, "decode/no-payload")),
+        other => panic!("{other}"),
+    }
+    assert_eq!(engine.status().log.last, before, "nothing is stored");
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o6_a_full_disk_loses_nothing_and_intake_resumes() {
+    let rig = Rig::new(USERS);
+    let engine = rig.start().await;
+    let done = post(&engine, &changed(0, "a")).await.last.expect("stored");
+    in_step(&engine, done).await;
+    let disk = rig.memory_log();
+    disk.fail_writes("no space left on device");
+    for i in 1..=5 {
+        rig.broker.publish(0, message("k", &changed(i, "a")));
+    }
+    let web = engine.intake("web").expect("there");
+    let refused = web.submit(request(&changed(9, "x"), &[])).await.expect_err("not stored");
+    assert_eq!(refused.status(), 503);
+    assert_eq!(rig.broker.acknowledged(0), 0, "nothing is acknowledged");
+    disk.heal();
+    eventually(|| rig.rows().len() == 6, || format!("{:#?}", engine.status())).await;
+    let source = engine.status().sources.iter().find(|s| s.name == "bus").cloned().expect("there");
+    assert_eq!(source.received - source.duplicates, 5);
+    eventually(|| rig.broker.acknowledged(0) == 5, || "acknowledged late".to_owned()).await;
+    engine.shutdown().await;
+}
