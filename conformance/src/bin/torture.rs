@@ -1,1 +1,230 @@
-fn main() {}
+//! `torture`: the fault gates of `conformance/`, one subcommand each. Exit 0 green, 1 red, 2 wrong use or nothing to run on.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use gravity_conformance::torture::cutfs;
+use gravity_conformance::torture::ledger::{self, Entry, Outcome};
+use gravity_conformance::torture::log::check::{self, Acknowledged};
+use gravity_conformance::torture::log::kill::LogKill;
+use gravity_conformance::torture::log::power::PowerCut;
+use gravity_conformance::torture::log::{LogTarget, Store, writer};
+
+#[derive(Parser)]
+#[command(about = "Fault gates: what was acknowledged must be there, whatever is killed on the way")]
+struct Torture {
+    /// Print the gates, one a line.
+    #[arg(long)]
+    list: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// kill -9 of a process that appends to the log.
+    LogKill {
+        /// Both where none is named.
+        #[arg(long, value_enum)]
+        store: Option<Store>,
+        /// 1000 with --full, 30 otherwise.
+        #[arg(long)]
+        kills: Option<u64>,
+        /// MiB per hot generation.
+        #[arg(long, default_value_t = 8)]
+        generation: u64,
+        #[command(flatten)]
+        run: Run,
+    },
+    /// Power cuts under the log, on a file system that forgets what was not synced.
+    PowerCut {
+        /// Both where none is named.
+        #[arg(long, value_enum)]
+        store: Option<Store>,
+        /// 100 with --full, 15 otherwise.
+        #[arg(long)]
+        cuts: Option<u64>,
+        /// MiB per hot generation.
+        #[arg(long, default_value_t = 8)]
+        generation: u64,
+        #[command(flatten)]
+        run: Run,
+    },
+    /// The ledger, summed by gate.
+    Report,
+    #[command(hide = true)]
+    LogWriter {
+        #[command(flatten)]
+        target: Target,
+        #[arg(long)]
+        rate: u64,
+    },
+    #[command(hide = true)]
+    LogCheck {
+        #[command(flatten)]
+        target: Target,
+        #[arg(long, default_value_t = 0)]
+        events: u64,
+        #[arg(long, default_value_t = 0)]
+        sequence: u64,
+        #[arg(long)]
+        leave_open: bool,
+    },
+}
+
+/// What all gates take.
+#[derive(Args)]
+struct Run {
+    /// Printed and in the ledger; the same seed makes the same choices.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Few rounds, for every change. The default.
+    #[arg(long)]
+    quick: bool,
+    /// The counts of the issue; the result goes into conformance/ledger.jsonl.
+    #[arg(long, conflicts_with = "quick", env = "GRAVITY_FULL", value_parser = clap::builder::BoolishValueParser::new())]
+    full: bool,
+}
+
+impl Run {
+    fn seed(&self) -> u64 {
+        self.seed.unwrap_or_else(|| {
+            let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+            now.map_or(1, |time| time.as_millis() as u64)
+        })
+    }
+
+    fn count(&self, given: Option<u64>, full: u64, quick: u64) -> u64 {
+        given.unwrap_or(if self.full { full } else { quick })
+    }
+
+    /// Prints what the runs of one gate found, last the line with its figures; keeps it where that is asked for.
+    fn finish(&self, outcomes: &[Outcome]) -> Result<ExitCode, String> {
+        for outcome in outcomes {
+            let entry = Entry::of(outcome, self.full);
+            println!("{}", serde_json::to_string(&entry).map_err(|error| error.to_string())?);
+            for failure in &outcome.failures {
+                eprintln!("{}: {failure}", outcome.gate);
+            }
+            if self.full {
+                let path = ledger::path();
+                ledger::append(&path, &entry).map_err(|error| format!("{}: {error}", path.display()))?;
+            }
+        }
+        let green = outcomes.iter().all(Outcome::passed);
+        for outcome in outcomes {
+            println!("{}", outcome.line);
+        }
+        Ok(if green { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    }
+}
+
+/// A gate that cannot run here is said to be skipped; that is neither green nor red.
+fn skipped(why: &str) -> ExitCode {
+    println!("skipped: {why}");
+    ExitCode::SUCCESS
+}
+
+#[derive(Args)]
+struct Target {
+    #[arg(long)]
+    directory: PathBuf,
+    #[arg(long, value_enum)]
+    store: Store,
+    #[arg(long)]
+    generation_bytes: u64,
+    #[arg(long)]
+    seed: u64,
+}
+
+impl Target {
+    fn log(&self) -> LogTarget {
+        LogTarget { directory: self.directory.clone(), store: self.store, generation_bytes: self.generation_bytes }
+    }
+}
+
+fn stores(named: Option<Store>) -> Vec<Store> {
+    named.map_or_else(|| vec![Store::Sled, Store::Raw], |store| vec![store])
+}
+
+fn main() -> ExitCode {
+    let torture = Torture::parse();
+    if torture.list {
+        let command = <Torture as clap::CommandFactory>::command();
+        // The report is no gate.
+        for gate in command.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "report") {
+            println!("{}", gate.get_name());
+        }
+        return ExitCode::SUCCESS;
+    }
+    let Some(command) = torture.command else {
+        eprintln!("torture: name a gate; --list shows them");
+        return ExitCode::from(2);
+    };
+    run(command).unwrap_or_else(|why| {
+        eprintln!("torture: {why}");
+        ExitCode::from(2)
+    })
+}
+
+fn run(command: Command) -> Result<ExitCode, String> {
+    match command {
+        Command::LogKill { store, kills, generation, run } => {
+            let (kills, seed) = (run.count(kills, 1000, 30), run.seed());
+            let mut outcomes = Vec::new();
+            for store in stores(store) {
+                println!("log-kill --store {} --kills {kills} --seed {seed}", store.word());
+                outcomes.push(
+                    LogKill {
+                        store,
+                        seed,
+                        kills,
+                        full: run.full,
+                        generation_bytes: generation << 20,
+                        failpoints: None,
+                    }
+                    .run()?,
+                );
+            }
+            run.finish(&outcomes)
+        }
+        Command::PowerCut { store, cuts, generation, run } => {
+            if let Err(why) = cutfs::available() {
+                return Ok(skipped(&why));
+            }
+            let (cuts, seed) = (run.count(cuts, 100, 15), run.seed());
+            let mut outcomes = Vec::new();
+            for store in stores(store) {
+                println!("power-cut --store {} --cuts {cuts} --seed {seed}", store.word());
+                outcomes.push(
+                    PowerCut {
+                        store,
+                        seed,
+                        cuts,
+                        full: run.full,
+                        generation_bytes: generation << 20,
+                        failpoints: None,
+                    }
+                    .run()?,
+                );
+            }
+            run.finish(&outcomes)
+        }
+        Command::Report => {
+            let path = ledger::path();
+            print!("{}", ledger::report(&path).map_err(|error| format!("{}: {error}", path.display()))?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::LogWriter { target, rate } => {
+            writer::run(&target.log(), target.seed, rate)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::LogCheck { target, events, sequence, leave_open } => {
+            let findings = check::run(&target.log(), target.seed, Acknowledged { events, sequence }, !leave_open)?;
+            println!("{}", serde_json::to_string(&findings).map_err(|error| error.to_string())?);
+            // Nothing is closed on the way out where the log is to be left as it stands.
+            std::process::exit(0)
+        }
+    }
+}

@@ -5,5 +5,7 @@
 
 pub mod cutfs;
 pub mod ledger;
+pub mod log;
 pub mod random;
+pub mod stack;
 mod workspace;

@@ -100,6 +100,8 @@ impl Cutfs {
 
     fn attach(&mut self) -> io::Result<()> {
         let mut config = fuser::Config::default();
+        // Several, so that one sync does not hold up what goes on beside it.
+        config.n_threads = Some(3);
         config.mount_options = vec![fuser::MountOption::FSName("cutfs".to_owned())];
         let filesystem = fuse::CutFilesystem::new(self.state.clone());
         self.session = Some(fuser::spawn_mount(filesystem, &self.mountpoint, &config)?);
