@@ -6,9 +6,12 @@
 pub mod bookkeeping;
 pub mod catalogue;
 pub mod hostile;
+pub mod live;
 pub mod operations;
 pub mod places;
 pub mod postgres_only;
+pub mod proxy;
+pub mod sqlite_only;
 pub mod types;
 
 use std::sync::Arc;

@@ -17,6 +17,7 @@ macro_rules! everywhere {
             bookkeeping::v12_taking_over_waits_for_what_is_under_way,
             bookkeeping::a_table_belongs_to_one_route,
             bookkeeping::a_rewrite_is_whole_or_nothing,
+            bookkeeping::v1_rows_and_checkpoint_survive_a_cut_together,
             bookkeeping::v14_dropped_futures_lose_no_later_write,
             bookkeeping::o38_the_views_own_checkpoint_rules,
             operations::upsert_creates_and_changes,
@@ -54,5 +55,80 @@ macro_rules! everywhere {
 }
 
 everywhere!(memory, MemoryPlace::new(););
-everywhere!(sqlite, SqlitePlace::new(););
-everywhere!(postgres, PostgresPlace::new(););
+everywhere!(sqlite, SqlitePlace::new();
+    sqlite_only::v4_a_held_lock_is_transient,
+    sqlite_only::foreign_and_missing_files_are_misconfigured,
+    sqlite_only::a_tables_own_conflict_clauses_are_overridden,
+    sqlite_only::manual_bookkeeping_is_never_made,
+    sqlite_only::a_claim_is_for_the_physical_table,
+    sqlite_only::the_file_is_wal_and_fully_synced,
+    live::sqlite_types_are_resolved,
+    live::sqlite_findings,
+);
+everywhere!(postgres, PostgresPlace::new();
+    postgres_only::v3_a_cut_at_commit_is_resolved_by_the_checkpoint,
+    postgres_only::v2_killed_sessions_are_replaced,
+    postgres_only::v4_a_held_lock_is_transient,
+    postgres_only::v4_the_server_limits_statements_and_idle_transactions,
+    postgres_only::lanes_do_not_wait_for_each_other,
+    postgres_only::a_refusal_at_commit_is_no_unknown_outcome,
+    postgres_only::o34_credentials_of_any_bytes,
+    postgres_only::o33_tls_is_verified,
+    postgres_only::wrong_places_are_misconfigured_or_away,
+    postgres_only::manual_bookkeeping_is_never_made,
+    postgres_only::a_claim_is_for_the_physical_table,
+    live::postgres_types_are_resolved,
+    live::postgres_enums_and_domains_are_written,
+    live::postgres_findings,
+    live::postgres_privileges,
+);
+
+/// One test of this file in a process of its own, with failpoints; `None` where it is skipped.
+fn with_failpoints(test: &str, failpoints: &str) -> Option<bool> {
+    let output = std::process::Command::new(std::env::current_exe().expect("a test has a path"))
+        .args(["--exact", test, "--nocapture"])
+        .env("GRAVITY_FAILPOINTS", failpoints)
+        .output()
+        .expect("this test runs again");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("running 1 test"), "{test} is not there: {said}");
+    (!said.contains("skipped:")).then(|| output.status.success())
+}
+
+const PLACES: [&str; 3] = ["memory", "sqlite", "postgres"];
+
+#[test]
+fn v1_cuts_at_commit_keep_rows_and_checkpoint_together() {
+    for place in PLACES {
+        let test = format!("{place}::v1_rows_and_checkpoint_survive_a_cut_together");
+        for point in [
+            "view.before_commit=fail",
+            "view.after_commit=fail",
+            "view.before_commit=fail@2",
+            "view.after_commit=fail@3",
+        ] {
+            match with_failpoints(&test, point) {
+                Some(passed) => assert!(passed, "{test} with {point}"),
+                None => println!("skipped: {place}, {point}"),
+            }
+        }
+    }
+}
+
+/// The sabotages that the suite must notice: a gate that cannot fail shows nothing.
+#[test]
+fn sabotaged_stores_are_caught() {
+    let apart = "view.checkpoint_apart=sabotage;view.before_commit=fail@2";
+    for (place, part, sabotage) in [
+        ("sqlite", "v1_rows_and_checkpoint_survive_a_cut_together", apart),
+        ("postgres", "v1_rows_and_checkpoint_survive_a_cut_together", apart),
+        ("memory", "begin_compares_each_part", "view.cas_without_owner=sabotage"),
+        ("sqlite", "begin_compares_each_part", "view.cas_without_owner=sabotage"),
+        ("postgres", "begin_compares_each_part", "view.cas_without_owner=sabotage"),
+    ] {
+        match with_failpoints(&format!("{place}::{part}"), sabotage) {
+            Some(passed) => assert!(!passed, "{place}: {part} did not notice {sabotage}"),
+            None => println!("skipped: {place}, {sabotage}"),
+        }
+    }
+}

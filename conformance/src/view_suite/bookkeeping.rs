@@ -232,6 +232,29 @@ pub async fn a_rewrite_is_whole_or_nothing(place: &dyn Place) {
     assert_eq!(store.views().await.expect("read"), [view("users", 1, "db1")]);
 }
 
+/// V1: whatever stands in the way of a COMMIT, rows and checkpoint are both there or both not. Run as it is nothing stands in
+/// the way; `tests/view.rs` runs it again with failpoints before and after the COMMIT, and with the sabotage it must notice.
+pub async fn v1_rows_and_checkpoint_survive_a_cut_together(place: &dyn Place) {
+    let (store, mut now) = attached(place).await;
+    let users = made(place, &*store, &USERS).await;
+    for id in 1..=3 {
+        let changes = batch(&users, RowOp::Upsert, &["name"], vec![vec![int(id), text("x")]]);
+        let result = write(&*store, &mut now.clone(), &changes).await;
+        let found = place.store();
+        found.open().await.expect("open");
+        let found = found.checkpoints("r").await.expect("read").pop().expect("a row");
+        let moved = found == at(&now, now.sequence.0 + 1);
+        assert!(moved || found == now, "{found:?}");
+        match result {
+            Ok(_) => assert!(moved, "told so"),
+            Err(fault) => assert_eq!(fault.kind, FaultKind::Disconnected, "{fault}"),
+        }
+        let present = place.rows("users", &["id"]).await.contains(&table(&[&[&id.to_string()]])[0]);
+        assert_eq!(present, moved, "row {id} and its checkpoint came apart");
+        now = found;
+    }
+}
+
 /// Lets a future run for so many polls, then drops it.
 struct DroppedAfter<F> {
     future: Pin<Box<F>>,

@@ -82,5 +82,5 @@ pub async fn inspect_names_what_is_missing(place: &dyn Place) {
     let findings = store.inspect(&[fine, wrong, absent]).await.expect("inspect");
     let fatal: Vec<_> =
         findings.iter().filter(|f| f.fatal).map(|f| (f.code, f.table.as_str(), f.column.as_deref())).collect();
-    assert_eq!(fatal, [("live/column-missing", "users", Some("nmae")), ("live/table-missing", "absent", None)]);
+    assert_eq!(fatal, [("live/no-column", "users", Some("nmae")), ("live/no-table", "absent", None)]);
 }

@@ -236,11 +236,11 @@ impl ViewStore for MemoryViews {
         let mut findings = Vec::new();
         for request in requests {
             let Some(table) = state.tables.get(&request.table) else {
-                findings.push(finding("live/table-missing", &request.table, None, "no such table"));
+                findings.push(finding("live/no-table", &request.table, None, "no such table"));
                 continue;
             };
             for column in request.columns.iter().filter(|c| table.shape.column(&c.name).is_none()) {
-                findings.push(finding("live/column-missing", &request.table, Some(&column.name), "no such column"));
+                findings.push(finding("live/no-column", &request.table, Some(&column.name), "no such column"));
             }
         }
         Ok(findings)

@@ -19,6 +19,8 @@ pub(super) struct LiveColumn {
     pub declared: String,
     /// The type that a domain stands for; otherwise as `declared`.
     pub base: String,
+    /// Its bare name in `pg_type` (`citext`, `bpchar`).
+    pub base_name: String,
     pub is_enum: bool,
     pub not_null: bool,
     pub has_default: bool,
@@ -29,7 +31,6 @@ pub(super) struct LiveColumn {
 
 #[derive(Debug)]
 pub(super) struct LiveIndex {
-    pub name: String,
     pub columns: Vec<i16>,
     pub primary: bool,
     /// Not partial, not on expressions, valid, checked at once.
@@ -54,12 +55,12 @@ const COLUMNS: &str = "SELECT a.attrelid::int8, a.attnum, a.attname::text, forma
      format_type(coalesce(nullif(t.typbasetype, 0), t.oid), CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END), \
      coalesce(b.typtype, t.typtype) = 'e', a.attnotnull OR t.typnotnull, a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL, \
      a.attgenerated <> '' OR a.attidentity = 'a', \
-     CASE WHEN NOT k.collisdeterministic THEN k.collname::text END \
+     CASE WHEN NOT k.collisdeterministic THEN k.collname::text END, coalesce(b.typname, t.typname)::text \
      FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_type b ON b.oid = t.typbasetype \
      LEFT JOIN pg_collation k ON k.oid = a.attcollation \
      WHERE a.attrelid::int8 = ANY($1::int8[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum";
 
-const INDEXES: &str = "SELECT i.indrelid::int8, c.relname::text, string_to_array(i.indkey::text, ' ')::int2[], i.indnkeyatts, i.indisprimary, \
+const INDEXES: &str = "SELECT i.indrelid::int8, string_to_array(i.indkey::text, ' ')::int2[], i.indnkeyatts, i.indisprimary, \
      i.indpred IS NULL AND i.indexprs IS NULL AND i.indisvalid AND i.indimmediate \
      FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid \
      WHERE i.indrelid::int8 = ANY($1::int8[]) AND i.indisunique ORDER BY i.indrelid, i.indisprimary DESC, c.relname";
@@ -113,15 +114,16 @@ fn column_of(row: &PgRow) -> Result<LiveColumn, sqlx::Error> {
         has_default: row.try_get(7)?,
         generated: row.try_get(8)?,
         loose_collation: row.try_get(9)?,
+        base_name: row.try_get(10)?,
     })
 }
 
 fn index_of(row: &PgRow) -> Result<LiveIndex, sqlx::Error> {
-    let mut columns: Vec<i16> = row.try_get(2)?;
-    let key_columns: i16 = row.try_get(3)?;
+    let mut columns: Vec<i16> = row.try_get(1)?;
+    let key_columns: i16 = row.try_get(2)?;
     // Columns behind the key are only carried (INCLUDE).
     columns.truncate(usize::try_from(key_columns).unwrap_or_default());
-    Ok(LiveIndex { name: row.try_get(1)?, columns, primary: row.try_get(4)?, usable: row.try_get(5)? })
+    Ok(LiveIndex { columns, primary: row.try_get(3)?, usable: row.try_get(4)? })
 }
 
 pub(super) async fn describe(session: &mut Session, requests: &[TableRequest]) -> Result<Vec<Described>, Fault> {
@@ -188,7 +190,7 @@ fn chosen_key<'a>(wanted: &[&str], keys: &[(bool, Vec<u16>)], names: impl Fn(&[u
 
 /// `None`: a type that no value of ours can be written to.
 pub(super) fn column_type(column: &LiveColumn) -> Option<ColumnType> {
-    if column.is_enum {
+    if column.is_enum || column.base_name == "citext" {
         return Some(ColumnType::Text);
     }
     type_of_word(&column.base)
@@ -271,7 +273,7 @@ pub(super) fn create_table(request: &TableRequest) -> Result<Result<String, Vec<
 }
 
 /// PostgreSQL's type for ours; unsigned types take the next wider one.
-fn write_type(b: &mut StatementBuilder, declared: &ColumnType) {
+pub(super) fn write_type(b: &mut StatementBuilder, declared: &ColumnType) {
     match declared {
         ColumnType::Bool => b.add("boolean"),
         ColumnType::I8 | ColumnType::U8 | ColumnType::I16 => b.add("smallint"),

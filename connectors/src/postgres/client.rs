@@ -17,8 +17,6 @@ use super::error::fault;
 
 /// Idle connections kept; more lanes than this reconnect now and then.
 const IDLE: usize = 16;
-/// How much longer than the server's own limit an answer may take before the connection is given up.
-const GRACE: Duration = Duration::from_secs(15);
 
 pub(super) struct Connections {
     options: PostgresOptions,
@@ -67,7 +65,7 @@ impl Connections {
                 return Err(Fault::new(FaultKind::Disconnected, "timeout", doing(), waited));
             }
         };
-        Ok(Session { connection, limit: self.options.statement_timeout + GRACE })
+        Ok(Session { connection, limit: self.options.statement_timeout + self.options.answer_grace })
     }
 
     /// Takes a connection back whose last answer said that no transaction is open.

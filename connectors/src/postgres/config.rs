@@ -47,8 +47,10 @@ pub struct PostgresOptions {
     pub bookkeeping: Bookkeeping,
     /// Longest connect, TLS and login included.
     pub connect_timeout: Duration,
-    /// The server cancels a statement that runs longer; the connection is given up a little later when it does not answer.
+    /// The server cancels a statement that runs longer.
     pub statement_timeout: Duration,
+    /// How much longer than `statement_timeout` an answer may take before the connection is given up as dead.
+    pub answer_grace: Duration,
     /// Longest wait for a lock that another session holds.
     pub lock_timeout: Duration,
     /// The server ends a session that leaves a transaction open and silent for longer.
@@ -73,6 +75,7 @@ impl PostgresOptions {
             bookkeeping: Bookkeeping::Auto,
             connect_timeout: Duration::from_secs(10),
             statement_timeout: Duration::from_secs(60),
+            answer_grace: Duration::from_secs(15),
             lock_timeout: Duration::from_secs(10),
             idle_in_transaction_timeout: Duration::from_secs(60),
         }

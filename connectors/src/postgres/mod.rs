@@ -8,6 +8,7 @@ mod client;
 mod codec;
 mod config;
 mod error;
+mod inspect;
 mod plan;
 mod transaction;
 mod write;
@@ -222,8 +223,12 @@ impl ViewStore for PostgresViews {
         Ok(described)
     }
 
-    async fn inspect(&self, _requests: &[TableRequest]) -> Result<Vec<LiveFinding>, Fault> {
-        Ok(Vec::new())
+    async fn inspect(&self, requests: &[TableRequest]) -> Result<Vec<LiveFinding>, Fault> {
+        let mut session = self.shared.connections.sound().await?;
+        let bookkeeping = self.shared.connections.options().bookkeeping;
+        let findings = inspect::inspect(&mut session, requests, bookkeeping, &self.bookkeeping_sql()).await?;
+        self.shared.connections.give_back(session);
+        Ok(findings)
     }
 
     fn bookkeeping_sql(&self) -> String {

@@ -3,6 +3,7 @@
 //! Nothing here opens a connection.
 
 pub(crate) mod bookkeeping;
+pub(crate) mod inspect;
 pub(crate) mod name;
 pub(crate) mod rows;
 pub(crate) mod statement;

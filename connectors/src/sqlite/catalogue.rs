@@ -34,8 +34,6 @@ pub(super) struct LiveIndex {
 pub(super) struct LiveTable {
     /// `table`, `view` or `virtual`.
     pub kind: String,
-    /// Text of its CREATE statement.
-    pub sql: String,
     pub columns: Vec<LiveColumn>,
     /// Unique ones only.
     pub indexes: Vec<LiveIndex>,
@@ -58,12 +56,10 @@ pub(super) async fn live(session: &mut Session, request: &TableRequest) -> Resul
     let table = name.table.as_str();
     let schema = name.schema.as_ref().map_or("main", |s| s.as_str());
     let query = sqlx::query(
-        "SELECT l.type, coalesce(s.sql, '') FROM pragma_table_list AS l LEFT JOIN sqlite_schema AS s ON s.name = l.name \
-         WHERE l.schema = ?1 COLLATE NOCASE AND l.name = ?2 COLLATE NOCASE",
+        "SELECT l.type FROM pragma_table_list AS l WHERE l.schema = ?1 COLLATE NOCASE AND l.name = ?2 COLLATE NOCASE",
     );
     let Some(found) = session.fetch_all(query.bind(schema).bind(table), &doing).await?.pop() else { return Ok(None) };
     let kind: String = found.try_get(0).map_err(unread)?;
-    let sql: String = found.try_get(1).map_err(unread)?;
     let query = sqlx::query(
         "SELECT name, type, \"notnull\", dflt_value IS NOT NULL, pk, hidden FROM pragma_table_xinfo(?1, ?2) \
          WHERE hidden <> 1 ORDER BY cid",
@@ -106,7 +102,7 @@ pub(super) async fn live(session: &mut Session, request: &TableRequest) -> Resul
             index.columns.push((row.try_get(0).map_err(unread)?, collation.unwrap_or_default()));
         }
     }
-    Ok(Some(LiveTable { kind, sql, columns, indexes }))
+    Ok(Some(LiveTable { kind, columns, indexes }))
 }
 
 pub(super) async fn describe(session: &mut Session, requests: &[TableRequest]) -> Result<Vec<Described>, Fault> {
@@ -193,7 +189,7 @@ pub(super) fn create_table(request: &TableRequest) -> Result<Result<String, Vec<
 }
 
 /// The storage class that keeps every digit; texts compare by their bytes unless told otherwise.
-fn storage_word(declared: &ColumnType) -> &'static str {
+pub(super) fn storage_word(declared: &ColumnType) -> &'static str {
     use ColumnType::*;
     match declared {
         Bool | I8 | I16 | I32 | I64 | U8 | U16 | U32 => "INTEGER",

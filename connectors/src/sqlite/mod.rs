@@ -1,13 +1,14 @@
 //! Views in one SQLite file: rows and checkpoint in one transaction (P3), rows in multi-row statements, one writer.
 //!
 //! `config` options, `client` connections, `codec` types and cells, `plan` statement texts, `write` batches, `transaction`
-//! Protocol B, `catalogue` what tables look like, `error` result codes to faults.
+//! Protocol B, `catalogue` what tables look like, `inspect` what endangers them, `error` result codes to faults.
 
 mod catalogue;
 mod client;
 mod codec;
 mod config;
 mod error;
+mod inspect;
 mod plan;
 mod transaction;
 mod write;
@@ -157,8 +158,23 @@ impl ViewStore for SqliteViews {
         Ok(described)
     }
 
-    async fn inspect(&self, _requests: &[TableRequest]) -> Result<Vec<LiveFinding>, Fault> {
-        Ok(Vec::new())
+    async fn inspect(&self, requests: &[TableRequest]) -> Result<Vec<LiveFinding>, Fault> {
+        let mut session = self.shared.connections.reader().await?;
+        let mut findings = inspect::inspect(&mut session, requests).await?;
+        let missing = Self::missing_bookkeeping(&mut session).await?;
+        if !missing.is_empty() && self.shared.connections.options().bookkeeping == Bookkeeping::Manual {
+            findings.push(LiveFinding {
+                code: "live/bookkeeping",
+                fatal: true,
+                table: CHECKPOINTS.to_owned(),
+                column: None,
+                found: "a bookkeeping table is missing, and bookkeeping is manual".to_owned(),
+                allowed: "the bookkeeping tables".to_owned(),
+                sql: Some(self.bookkeeping_sql()),
+            });
+        }
+        self.shared.connections.give_back(session);
+        Ok(findings)
     }
 
     fn bookkeeping_sql(&self) -> String {
