@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use gravity_engine::status::{DeadLetter, ReleaseReport};
+use gravity_engine::status::{DeadLetter, DeadLetterDetail, ReleaseReport};
 use serde_json::{Value, json};
 
 use super::client::{Client, EngineArgs, block_on, step};
@@ -30,7 +30,7 @@ pub enum Command {
     #[command(
         after_help = "Examples:\n  gravity dlq export > parked.jsonl\n  gravity dlq export --route db1 | jq -r .error"
     )]
-    Export(ListArgs),
+    Export(ExportArgs),
 }
 
 #[derive(clap::Args, Debug)]
@@ -41,6 +41,15 @@ pub struct ListArgs {
     /// One JSON document on stdout.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+#[derive(clap::Args, Debug)]
+pub struct ExportArgs {
+    /// Only of this route; `ingest` holds undecodable input.
+    #[arg(long, value_name = "NAME")]
+    route: Option<String>,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -176,27 +185,36 @@ fn shorten(error: &str) -> String {
 async fn show_one(args: ShowArgs) -> Result<Exit, Failure> {
     let client = args.engine.connect()?;
     let route = route_of(&client, args.route, &[args.sequence]).await?;
-    let detail: Value = client.get(&format!("/v1/dlq/{}/{}", step(&route), args.sequence)).await?;
+    let detail: DeadLetterDetail = client.get(&format!("/v1/dlq/{}/{}", step(&route), args.sequence)).await?;
     if args.json {
         show::json(&detail)?;
         return Ok(Exit::Done);
     }
-    let mut lines = Vec::new();
-    for (name, value) in detail.as_object().into_iter().flatten() {
-        let value = match value {
-            Value::String(text) => show::printable(text),
-            Value::Object(_) | Value::Array(_) => {
-                format!("\n{}", serde_json::to_string_pretty(value).unwrap_or_default())
-            }
-            other => other.to_string(),
-        };
-        lines.push(format!("{name:<10} {value}"));
+    let DeadLetterDetail { letter, record } = &detail;
+    let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+    let facts = [
+        ("route", letter.route.clone()),
+        ("sequence", show::count(letter.sequence)),
+        ("event", letter.event.clone()),
+        ("key", or_none(&letter.key)),
+        ("parked", letter.parked_at.clone()),
+        ("stage", letter.stage.clone()),
+        ("code", letter.code.clone()),
+        ("rule", or_none(&letter.rule)),
+        ("error", letter.error.clone()),
+    ];
+    let mut lines: Vec<String> =
+        facts.into_iter().map(|(name, value)| format!("{name:<10}{}", show::printable(&value))).collect();
+    if let Some(record) = record {
+        lines.push(format!("{:<10}{} at {}", "received", record.source, record.received));
+        lines.push(match (&record.payload, &record.raw) {
+            (Some(payload), _) => format!("\n{}", payload.get()),
+            (None, raw) => format!("\nbase64:{}", or_none(raw)),
+        });
     }
     show::print(&lines.join("\n"))?;
-    if let Some(code) = detail["code"].as_str()
-        && crate::config::codes::page(code).is_some()
-    {
-        show::say(&format!("gravity explain {code} tells what it means and how to mend it"));
+    if crate::config::codes::page(&letter.code).is_some() {
+        show::say(&format!("gravity explain {} tells what it means and how to mend it", letter.code));
     }
     Ok(Exit::Done)
 }
@@ -234,10 +252,11 @@ fn tell(report: &ReleaseReport, route: &str, as_json: bool) -> Result<Exit, Fail
     Ok(Exit::Done)
 }
 
-async fn export(args: ListArgs) -> Result<Exit, Failure> {
+async fn export(args: ExportArgs) -> Result<Exit, Failure> {
     let client = args.engine.connect()?;
     for letter in letters(&client, args.route.as_deref()).await? {
-        let detail: Value = client.get(&format!("/v1/dlq/{}/{}", step(&letter.route), letter.sequence)).await?;
+        let detail: DeadLetterDetail =
+            client.get(&format!("/v1/dlq/{}/{}", step(&letter.route), letter.sequence)).await?;
         show::json_line(&detail)?;
     }
     Ok(Exit::Done)

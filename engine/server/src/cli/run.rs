@@ -47,9 +47,10 @@ pub fn run(args: Args) -> Result<Exit, Failure> {
     platform::no_core_dumps();
     platform::frugal_memory();
     let config = Config::load(&args.directory.config, &args.flags.0);
-    let rules = sound(&config)?;
+    let (rules, warnings) = sound(&config)?;
     start_messages(config.settings.level(), config.settings.json_messages());
     abort_on_panic();
+    warn_of(&warnings);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("gravity")
@@ -61,31 +62,37 @@ pub fn run(args: Args) -> Result<Exit, Failure> {
     exit
 }
 
-/// The rules of a config that may start; otherwise every finding on stderr and exit code 2.
-pub fn sound(config: &Config) -> Result<RuleSet, Failure> {
-    let mut findings = config.findings.clone();
+/// The rules of a config that may start, and its warnings; otherwise every finding on stderr and exit code 2.
+pub fn sound(config: &Config) -> Result<(RuleSet, Findings), Failure> {
     let refused = assembly::not_built(config);
     let rules = assembly::rules(config);
+    let mut findings = Findings::new();
+    findings.extend(config.findings.iter().filter(|f| !refused.iter().any(|r| r.message == f.message)).cloned());
+    findings.extend(refused);
     match &rules {
         Ok(set) => findings.extend(set.warnings().iter().cloned()),
         Err(of_rules) => findings.extend(of_rules.iter().cloned()),
     }
-    let mut shown = Findings::new();
-    shown.extend(findings.into_iter().filter(|finding| !refused.iter().any(|r| r.message == finding.message)));
-    shown.extend(refused);
-    shown.sort();
-    let is_wrong = shown.has_errors();
-    for finding in shown.iter().filter(|finding| is_wrong || finding.severity == Severity::Warning) {
-        show::say(&format!("{}\n", render(finding, Paint::stderr().is_on())));
-    }
+    findings.sort();
     match rules {
-        Ok(set) if !is_wrong => Ok(set),
+        Ok(set) if !findings.has_errors() => Ok((set, findings)),
         _ => {
-            let count = shown.iter().filter(|finding| finding.severity == Severity::Error).count();
-            let message =
-                format!("the config in {} has {count} errors: nothing was started", config.directory.display());
+            for finding in findings.iter() {
+                show::say(&format!("{}\n", render(finding, Paint::stderr().is_on())));
+            }
+            let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+            let count = if errors == 1 { "an error".to_owned() } else { format!("{errors} errors") };
+            let message = format!("the config in {} has {count}: nothing was started", config.directory.display());
             Err(Failure::usage(message).hint("`gravity check` shows the same without starting anything"))
         }
+    }
+}
+
+/// What is printed at every start: plaintext, literal passwords, everything accepted by name.
+fn warn_of(findings: &Findings) {
+    for finding in findings.iter() {
+        let place = if finding.line > 0 { format!("{}:{}", finding.file, finding.line) } else { finding.file.clone() };
+        tracing::warn!(code = finding.code, %place, "{}", finding.message);
     }
 }
 
@@ -231,20 +238,22 @@ fn banner(config: &Config, engine: &Engine, url: &str) {
     let routes = list(status.routes.iter().map(|route| format!("{} ({})", route.name, route.kind)).collect());
     let exporters = list(status.exporters.iter().map(|e| format!("{} of {} ({})", e.name, e.route, e.kind)).collect());
     let budget = show::bytes(memory_budget(config));
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"), log_id = %identity.log_id, fence = identity.fence.0, rules = status.log.rules,
-        %sources, %routes, %exporters, %budget, api = url, "started"
-    );
-    if !config.settings.json_messages() {
-        show::say(&format!(
-            "Gravity {} listens on {url}\n  log       {} of {} events, fence {}\n  sources   {sources}\n  routes    {routes}\n  \
-             exporters {exporters}\n  memory    at most {budget} in buffers",
-            env!("CARGO_PKG_VERSION"),
-            identity.log_id,
-            show::count(status.log.last),
-            identity.fence
-        ));
+    if config.settings.json_messages() {
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"), log_id = %identity.log_id, fence = identity.fence.0,
+            rules = status.log.rules, %sources, %routes, %exporters, %budget, api = url, "started"
+        );
+        return;
     }
+    show::say(&format!(
+        "Gravity {} listens on {url}\n  log       {}, {} events, opening {}\n  rules     {}\n  sources   {sources}\n  \
+         routes    {routes}\n  exporters {exporters}\n  memory    at most {budget} in buffers",
+        env!("CARGO_PKG_VERSION"),
+        identity.log_id,
+        show::count(status.log.last),
+        identity.fence,
+        status.log.rules,
+    ));
 }
 
 /// Sum of the buffers that can fill up at the same time, in bytes.

@@ -32,9 +32,6 @@ pub enum DatabaseEntry {
 }
 
 impl DatabaseEntry {
-    pub const TYPES: &'static [&'static str] =
-        &[tag::Postgres::WORD, tag::MySql::WORD, tag::MongoDb::WORD, tag::Sqlite::WORD];
-
     /// Reads an entry of a known `type`.
     pub fn read(value: Value) -> Result<DatabaseEntry, serde_json::Error> {
         match value["type"].as_str() {

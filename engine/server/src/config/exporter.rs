@@ -32,9 +32,6 @@ pub enum ExporterEntry {
 }
 
 impl ExporterEntry {
-    pub const TYPES: &'static [&'static str] =
-        &[tag::Kafka::WORD, tag::RestfulApi::WORD, tag::Nats::WORD, tag::JetStream::WORD, tag::RabbitMq::WORD];
-
     /// Reads an entry of a known `type`.
     pub fn read(value: Value) -> Result<ExporterEntry, serde_json::Error> {
         match value["type"].as_str() {

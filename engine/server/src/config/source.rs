@@ -32,9 +32,6 @@ pub enum SourceEntry {
 }
 
 impl SourceEntry {
-    pub const TYPES: &'static [&'static str] =
-        &[tag::Kafka::WORD, tag::Nats::WORD, tag::RabbitMq::WORD, tag::Http::WORD];
-
     /// Reads an entry of a known `type`.
     pub fn read(value: Value) -> Result<SourceEntry, serde_json::Error> {
         match value["type"].as_str() {

@@ -73,7 +73,7 @@ async fn demo(args: &Args) -> Result<Exit, Failure> {
     let mut servers = JoinSet::new();
     let (told, target) = target::listen(&mut servers).await?;
     let config = configure(&folder, target).await?;
-    let rules = sound(&config)?;
+    let (rules, _) = sound(&config)?;
     let api = Api::new(&[], largest_body(&config));
     let bound = bind(&config).await?;
     let url = bound.url();

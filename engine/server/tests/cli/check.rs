@@ -1,0 +1,588 @@
+//! `check`: every key of the interface is accepted, every misspelt one refused with its place, and no secret is shown.
+
+use serde_json::{Map, Value, json};
+
+use crate::support::{DATABASES, Dir, Ended, RULES, gravity, run};
+
+/// Every key that INTERFACE 1 names, on the types that take it.
+fn sources() -> Value {
+    let intake = json!({"envelope": "auto", "start": "earliest", "dedupe_keep": "1GiB", "max_batch": "16MiB", "tombstone": "ignore"});
+    let with = |mut entry: Value| {
+        let entry_map = entry.as_object_mut().expect("an object");
+        for (key, value) in intake.as_object().expect("an object") {
+            entry_map.insert(key.clone(), value.clone());
+        }
+        entry
+    };
+    let mut core = with(
+        json!({"type": "nats", "mode": "core", "hosts": ["127.0.0.1:4222"], "subjects": ["pings.*"], "queue_group": "gravity", "accept_at_most_once": true}),
+    );
+    core.as_object_mut().expect("an object").remove("start");
+    let mut http = with(json!({"type": "http", "key_from": "field:/id"}));
+    http.as_object_mut().expect("an object").remove("start");
+    json!({"$schema": "sources.schema.json", "sources": {
+        "orders": with(json!({"type": "kafka", "hosts": ["127.0.0.1:9092"], "topics": ["orders"], "group": "gravity", "username": "u", "password": "${env:GRAVITY_TEST_SECRET}",
+            "saslMechanism": "PLAIN", "secure": true, "caFile": "ca.pem", "certFile": "c.pem", "keyFile": "k.pem", "kafka": {"fetch.wait.max.ms": 50}, "event_from": "topic", "key_from": "message_key"})),
+        "bills": with(json!({"type": "nats", "hosts": ["127.0.0.1:4222"], "stream": "BILLS", "subjects": ["bills.>"], "durable": "d", "username": "u", "password": "${env:GRAVITY_TEST_SECRET}", "secure": true, "event_from": "subject"})),
+        "pings": core,
+        "stock": with(json!({"type": "rabbitmq", "host": "127.0.0.1", "port": 5672, "username": "guest", "password": "guest", "virtualHost": "/", "queues": ["stock"], "prefetch": 1000, "secure": false, "event_from": "routing_key"})),
+        "web": http,
+        "named": {"type": "http", "envelope": "plain", "event_name": "orders", "key_from": "header:k"}
+    }})
+}
+
+fn databases() -> Value {
+    let server = |kind: &str, port: u16| {
+        json!({"type": kind, "host": "127.0.0.1", "port": port, "secure": true, "username": "u", "password": "${env:GRAVITY_TEST_SECRET}",
+        "dbName": "gravity", "caFile": "ca.pem", "certFile": "c.pem", "keyFile": "k.pem", "ddl": "none", "lanes": 2, "existing_rows": "adopt",
+        "bookkeeping": "manual", "unknown_fields": "park", "max_parked": 10, "was": "old"})
+    };
+    json!({"$schema": "databases.schema.json", "databases": {
+        "pg": server("postgres", 5432),
+        "my": server("mysql", 3306),
+        "mongo": {"type": "mongodb", "uri": "${env:GRAVITY_TEST_SECRET}", "dbName": "gravity", "tombstone_keep": "24h", "ddl": "none"},
+        "file": {"type": "sqlite", "path": "views.db", "ddl": "create", "lanes": 1, "existing_rows": "adopt", "unknown_fields": "ignore", "max_parked": 5, "was": "before"}
+    }})
+}
+
+fn exporters() -> Value {
+    let common = json!({"format": "cloudevents", "on_refused": "park", "allow_private": true});
+    let with = |mut entry: Value| {
+        for (key, value) in common.as_object().expect("an object") {
+            entry[key] = value.clone();
+        }
+        entry
+    };
+    json!({"$schema": "exporter.schema.json", "exporter": {
+        "k": with(json!({"type": "kafka", "host": "127.0.0.1", "port": 9092, "secure": true, "username": "u", "password": "${env:GRAVITY_TEST_SECRET}", "topic": "t", "saslMechanism": "SCRAM-SHA-256"})),
+        "r": with(json!({"type": "restful_api", "url": "https://example.com/api", "caFile": "ca.pem"})),
+        "n": with(json!({"type": "nats", "host": "127.0.0.1", "port": 4222, "subject": "s"})),
+        "j": with(json!({"type": "jetstream", "host": "127.0.0.1", "port": 4222, "subject": "s"})),
+        "q": with(json!({"type": "rabbitmq", "host": "127.0.0.1", "port": 5672, "exchange": "e", "routingKey": "r", "virtualHost": "/"}))
+    }})
+}
+
+const ROUTED: &str = r#"{"rules": [
+  {"event": "userCreated", "table": "users", "method": "update", "database": "pg", "exporter": ["k", "r"], "mapping": [
+    {"source": "id", "target": "id", "primary": true}, {"source": "name", "target": "name"}]}
+]}"#;
+
+fn everything() -> Dir {
+    let text = |value: Value| serde_json::to_string_pretty(&value).expect("JSON");
+    Dir::new(&[
+        ("sources.json", &text(sources())),
+        ("databases.json", &text(databases())),
+        ("exporter.json", &text(exporters())),
+        ("rules.json", ROUTED),
+        ("ca.pem", ""),
+        ("c.pem", ""),
+        ("k.pem", ""),
+    ])
+}
+
+fn check(dir: &Dir) -> Ended {
+    let output =
+        gravity().args(["check", "--json", "-c"]).arg(dir.path()).env("GRAVITY_TEST_SECRET", "CANARY-9").output();
+    Ended::of(&output.expect("the binary runs"))
+}
+
+fn errors(ended: &Ended) -> Vec<Value> {
+    let findings = ended.json()["findings"].as_array().cloned().expect("findings");
+    findings.into_iter().filter(|finding| finding["severity"] == "error").collect()
+}
+
+#[test]
+fn every_key_of_the_interface_is_accepted() {
+    let ended = check(&everything()).expect(0);
+    assert_eq!(errors(&ended), Vec::<Value>::new());
+    assert!(!ended.out.contains("CANARY"), "{}", ended.out);
+}
+
+/// All pointers to keys below the entries, with the key.
+fn keys(value: &Value, pointer: &str, out: &mut Vec<String>) {
+    if let Some(members) = value.as_object() {
+        for (key, below) in members {
+            let pointer = format!("{pointer}/{key}");
+            out.push(pointer.clone());
+            keys(below, &pointer, out);
+        }
+    }
+}
+
+fn with_misspelt(document: &Value, pointer: &str, misspelt: &str) -> Value {
+    let (above, key) = pointer.rsplit_once('/').expect("a pointer");
+    let mut document = document.clone();
+    let members = document.pointer_mut(above).and_then(Value::as_object_mut).expect("an object");
+    let renamed: Map<String, Value> =
+        members.iter().map(|(k, v)| (if k == key { misspelt.to_owned() } else { k.clone() }, v.clone())).collect();
+    *members = renamed;
+    document
+}
+
+/// P8: each key with two letters exchanged is refused at its line, and the right word is suggested.
+#[test]
+fn every_misspelt_key_is_refused_with_its_place_and_the_right_word() {
+    let mut tried = 0;
+    for (file, document, root) in [
+        ("sources.json", sources(), "sources"),
+        ("databases.json", databases(), "databases"),
+        ("exporter.json", exporters(), "exporter"),
+    ] {
+        let mut pointers = Vec::new();
+        keys(&document, "", &mut pointers);
+        for pointer in pointers {
+            let steps: Vec<&str> = pointer.split('/').skip(1).collect();
+            let key = steps[steps.len() - 1];
+            // Names are the user's, settings of librdkafka its own; without `type` there is no telling what an entry is.
+            let is_name = steps.len() == 2 && steps[0] == root;
+            if is_name || key == "type" || key == "$schema" || key.contains('.') {
+                continue;
+            }
+            let mut letters: Vec<char> = key.chars().collect();
+            let Some(at) = (1..letters.len()).find(|i| letters[*i] != letters[*i - 1]) else { continue };
+            letters.swap(at, at - 1);
+            let misspelt: String = letters.into_iter().collect();
+            let dir = everything();
+            let text = serde_json::to_string_pretty(&with_misspelt(&document, &pointer, &misspelt)).expect("JSON");
+            dir.write(file, &text);
+            let ended = check(&dir).expect(2);
+            let all = errors(&ended);
+            let finding =
+                all.iter().find(|f| f["code"] == "config/unknown-key").unwrap_or_else(|| panic!("{pointer}: {all:?}"));
+            let line =
+                text.lines().position(|line| line.contains(&format!("\"{misspelt}\":"))).expect("it is there") + 1;
+            assert_eq!(
+                (&finding["file"], finding["line"].as_u64()),
+                (&json!(file), Some(line as u64)),
+                "{pointer}: {finding}"
+            );
+            let suggestion = finding["suggestion"].as_str().unwrap_or_default();
+            // Short keys may be as near to another one; all others must be found again.
+            assert!(suggestion.contains(&format!("`{key}`")) || key.len() < 5, "{pointer}: {finding}");
+            assert!(!ended.out.contains("CANARY"));
+            tried += 1;
+        }
+    }
+    assert!(tried > 100, "only {tried}");
+}
+
+/// (what, file, text, code, line)
+type Bad = (&'static str, &'static str, &'static str, &'static str, u64);
+
+const BAD: &[Bad] = &[
+    (
+        "core nats not accepted",
+        "sources.json",
+        r#"{"sources": {"a": {"type": "nats", "mode": "core", "hosts": ["127.0.0.1:1"], "subjects": ["s"]}}}"#,
+        "config/not-accepted",
+        1,
+    ),
+    (
+        "jetstream without stream",
+        "sources.json",
+        r#"{"sources": {"a": {"type": "nats", "hosts": ["127.0.0.1:1"], "subjects": ["s"]}}}"#,
+        "config/missing-key",
+        1,
+    ),
+    (
+        "offset reset",
+        "sources.json",
+        "{\"sources\": {\"a\": {\"type\": \"kafka\", \"hosts\": [\"127.0.0.1:1\"], \"topics\": [\"t\"], \"group\": \"g\", \"kafka\": {\n\"auto.offset.reset\": \"latest\"}}}}",
+        "config/forbidden-setting",
+        2,
+    ),
+    (
+        "auto commit",
+        "sources.json",
+        "{\"sources\": {\"a\": {\"type\": \"kafka\", \"hosts\": [\"127.0.0.1:1\"], \"topics\": [\"t\"], \"group\": \"g\", \"kafka\": {\n\"enable.auto.commit\": true}}}}",
+        "config/forbidden-setting",
+        2,
+    ),
+    (
+        "unknown client setting",
+        "sources.json",
+        "{\"sources\": {\"a\": {\"type\": \"kafka\", \"hosts\": [\"127.0.0.1:1\"], \"topics\": [\"t\"], \"group\": \"g\", \"kafka\": {\n\"fetch.wiat.max.ms\": 5}}}}",
+        "config/bad-value",
+        2,
+    ),
+    (
+        "host without port",
+        "sources.json",
+        "{\"sources\": {\"a\": {\"type\": \"kafka\", \"hosts\": [\n\"broker\"], \"topics\": [\"t\"], \"group\": \"g\"}}}",
+        "config/bad-address",
+        2,
+    ),
+    (
+        "no hosts",
+        "sources.json",
+        r#"{"sources": {"a": {"type": "kafka", "hosts": [], "topics": ["t"], "group": "g"}}}"#,
+        "config/bad-address",
+        1,
+    ),
+    (
+        "a topic twice",
+        "sources.json",
+        r#"{"sources": {"a": {"type": "kafka", "hosts": ["127.0.0.1:1"], "topics": ["t", "t"], "group": "g"}}}"#,
+        "config/conflict",
+        1,
+    ),
+    (
+        "two names for events",
+        "sources.json",
+        "{\"sources\": {\"a\": {\"type\": \"http\", \"event_name\": \"x\",\n\"event_from\": \"header:x\"}}}",
+        "config/conflict",
+        2,
+    ),
+    (
+        "event from nowhere",
+        "sources.json",
+        r#"{"sources": {"a": {"type": "http", "event_from": "body"}}}"#,
+        "config/bad-value",
+        1,
+    ),
+    (
+        "key from nowhere",
+        "sources.json",
+        r#"{"sources": {"a": {"type": "http", "key_from": "field:id"}}}"#,
+        "config/bad-value",
+        1,
+    ),
+    (
+        "reserved event name",
+        "sources.json",
+        r#"{"sources": {"a": {"type": "http", "event_name": "gravity.x"}}}"#,
+        "config/bad-value",
+        1,
+    ),
+    ("unknown type", "sources.json", r#"{"sources": {"a": {"type": "kafak"}}}"#, "config/bad-word", 1),
+    (
+        "unknown envelope",
+        "sources.json",
+        r#"{"sources": {"a": {"type": "http", "envelope": "xml"}}}"#,
+        "config/bad-word",
+        1,
+    ),
+    (
+        "size without sense",
+        "sources.json",
+        r#"{"sources": {"a": {"type": "http", "max_batch": "much"}}}"#,
+        "config/bad-value",
+        1,
+    ),
+    (
+        "start of http",
+        "sources.json",
+        r#"{"sources": {"a": {"type": "http", "start": "latest"}}}"#,
+        "config/unused-key",
+        1,
+    ),
+    ("name with a dot", "sources.json", r#"{"sources": {"a.b": {"type": "http"}}}"#, "config/bad-name", 1),
+    (
+        "reserved name",
+        "databases.json",
+        r#"{"databases": {"ingest": {"type": "sqlite", "path": "a.db", "ddl": "create"}}}"#,
+        "config/bad-name",
+        1,
+    ),
+    (
+        "password without user",
+        "databases.json",
+        r#"{"databases": {"db1": {"type": "postgres", "host": "127.0.0.1", "dbName": "d", "password": "CANARY-9"}}}"#,
+        "config/missing-key",
+        1,
+    ),
+    (
+        "port as text",
+        "databases.json",
+        r#"{"databases": {"db1": {"type": "postgres", "host": "127.0.0.1", "dbName": "d", "port": "5432"}}}"#,
+        "config/wrong-type",
+        1,
+    ),
+    (
+        "port out of range",
+        "databases.json",
+        r#"{"databases": {"db1": {"type": "postgres", "host": "127.0.0.1", "dbName": "d", "port": 70000}}}"#,
+        "config/bad-value",
+        1,
+    ),
+    (
+        "password as number",
+        "databases.json",
+        r#"{"databases": {"db1": {"type": "postgres", "host": "127.0.0.1", "dbName": "d", "username": "u", "password": 9090}}}"#,
+        "config/wrong-type",
+        1,
+    ),
+    (
+        "host with scheme",
+        "databases.json",
+        r#"{"databases": {"db1": {"type": "postgres", "host": "postgres://h", "dbName": "d"}}}"#,
+        "config/bad-address",
+        1,
+    ),
+    (
+        "host with port",
+        "databases.json",
+        r#"{"databases": {"db1": {"type": "postgres", "host": "h:5432", "dbName": "d"}}}"#,
+        "config/bad-address",
+        1,
+    ),
+    (
+        "missing dbName",
+        "databases.json",
+        r#"{"databases": {"db1": {"type": "postgres", "host": "h"}}}"#,
+        "config/missing-key",
+        1,
+    ),
+    (
+        "lanes on sqlite",
+        "databases.json",
+        r#"{"databases": {"db1": {"type": "sqlite", "path": "a.db", "ddl": "create", "lanes": 4}}}"#,
+        "config/conflict",
+        1,
+    ),
+    (
+        "no lanes",
+        "databases.json",
+        r#"{"databases": {"db1": {"type": "sqlite", "path": "a.db", "ddl": "create", "lanes": 0}}}"#,
+        "config/bad-value",
+        1,
+    ),
+    (
+        "one file twice",
+        "databases.json",
+        "{\"databases\": {\"db1\": {\"type\": \"sqlite\", \"path\": \"a.db\", \"ddl\": \"create\"},\n\"db2\": {\"type\": \"sqlite\", \"path\": \"a.db\", \"ddl\": \"create\"}}}",
+        "config/duplicate-place",
+        2,
+    ),
+    (
+        "a key twice",
+        "databases.json",
+        "{\"databases\": {\"db1\": {\"type\": \"sqlite\",\n\"path\": \"a.db\", \"path\": \"b.db\", \"ddl\": \"create\"}}}",
+        "config/duplicate-key",
+        2,
+    ),
+    (
+        "was itself",
+        "databases.json",
+        r#"{"databases": {"db1": {"type": "sqlite", "path": "a.db", "ddl": "create", "was": "db1"}}}"#,
+        "config/conflict",
+        1,
+    ),
+    (
+        "bookkeeping with create",
+        "databases.json",
+        r#"{"databases": {"db1": {"type": "sqlite", "path": "a.db", "ddl": "create", "bookkeeping": "manual"}}}"#,
+        "config/conflict",
+        1,
+    ),
+    (
+        "no such variable",
+        "databases.json",
+        "{\"databases\": {\"db1\": {\"type\": \"postgres\", \"host\": \"127.0.0.1\", \"dbName\": \"d\", \"username\": \"u\",\n\"password\": \"${env:GRAVITY_SURELY_NOT_SET}\"}}}",
+        "config/unresolved-reference",
+        2,
+    ),
+    (
+        "no such reference",
+        "databases.json",
+        r#"{"databases": {"db1": {"type": "sqlite", "path": "${home}/a.db", "ddl": "create"}}}"#,
+        "config/bad-reference",
+        1,
+    ),
+    (
+        "ca without tls",
+        "databases.json",
+        r#"{"databases": {"db1": {"type": "postgres", "host": "127.0.0.1", "dbName": "d", "caFile": "ca.pem"}}}"#,
+        "config/unused-key",
+        1,
+    ),
+    (
+        "no such ca",
+        "databases.json",
+        r#"{"databases": {"db1": {"type": "postgres", "host": "h", "dbName": "d", "caFile": "nowhere.pem"}}}"#,
+        "config/file-unreadable",
+        1,
+    ),
+    (
+        "certificate without key",
+        "databases.json",
+        r#"{"databases": {"db1": {"type": "postgres", "host": "h", "dbName": "d", "certFile": "databases.json"}}}"#,
+        "config/missing-key",
+        1,
+    ),
+    (
+        "uri and host",
+        "databases.json",
+        r#"{"databases": {"db1": {"type": "mongodb", "uri": "mongodb://u:CANARY-9@h", "host": "h"}}}"#,
+        "config/conflict",
+        1,
+    ),
+    ("no json", "databases.json", "{\"databases\": {\n\"db1\": }}", "config/syntax", 2),
+    ("a list", "databases.json", "[]", "config/wrong-type", 1),
+    (
+        "url without scheme",
+        "exporter.json",
+        r#"{"exporter": {"e": {"type": "restful_api", "url": "example.com/api"}}}"#,
+        "config/bad-address",
+        1,
+    ),
+    (
+        "url with credentials",
+        "exporter.json",
+        r#"{"exporter": {"e": {"type": "restful_api", "url": "https://u:CANARY-9@example.com/"}}}"#,
+        "config/bad-address",
+        1,
+    ),
+    (
+        "no topic",
+        "exporter.json",
+        r#"{"exporter": {"e": {"type": "kafka", "host": "127.0.0.1"}}}"#,
+        "config/missing-key",
+        1,
+    ),
+    (
+        "mechanism without user",
+        "exporter.json",
+        r#"{"exporter": {"e": {"type": "kafka", "host": "127.0.0.1", "topic": "t", "saslMechanism": "PLAIN"}}}"#,
+        "config/unused-key",
+        1,
+    ),
+    ("the original's spelling", "exporter.json", r#"{"exporters": {}}"#, "config/unknown-key", 1),
+    ("unknown section", "gravity.toml", "[lgo]\n", "config/unknown-key", 1),
+    ("unknown setting", "gravity.toml", "[log]\ndirectroy = \"x\"\n", "config/unknown-key", 2),
+    ("no toml", "gravity.toml", "[log\n", "config/toml-syntax", 1),
+    ("duration without unit", "gravity.toml", "[log]\n\nlinger = \"2\"\n", "config/bad-value", 3),
+    (
+        "api open",
+        "gravity.toml",
+        "[api]\nlisten = \"0.0.0.0:7420\"\ntls = {certFile = \"gravity.toml\", keyFile = \"gravity.toml\"}\n",
+        "config/api-open",
+        0,
+    ),
+    (
+        "api in plaintext",
+        "gravity.toml",
+        "[api]\nlisten = \"0.0.0.0:7420\"\ntokens = [{name = \"a\", role = \"admin\", token = \"CANARY-9-0123456789\"}]\n",
+        "config/api-plaintext",
+        0,
+    ),
+    (
+        "role unknown",
+        "gravity.toml",
+        "[api]\ntokens = [{name = \"a\", role = \"root\", token = \"CANARY-9-0123456789\"}]\n",
+        "config/bad-value",
+        2,
+    ),
+    ("file of another name", "exporters.json", "{}", "config/unknown-file", 0),
+];
+
+#[test]
+fn bad_files_are_refused_with_exact_code_and_line() {
+    let mut wrong = Vec::new();
+    for (what, file, text, code, line) in BAD {
+        let dir = Dir::new(&[("databases.json", DATABASES), ("rules.json", RULES)]);
+        dir.write(file, text);
+        let ended = check(&dir);
+        let found = errors(&ended);
+        // Toml findings of merged settings name the origin, whose line stands behind the name.
+        let fits = |f: &Value| {
+            f["code"] == *code && f["file"].as_str().is_some_and(|name| name.starts_with(file)) && f["line"] == *line
+        };
+        if ended.code != 2 || !found.iter().any(fits) {
+            wrong.push(format!("{what}: exit {}, {found:?}", ended.code));
+        }
+        // What people see must not hold it either.
+        let shown = Ended::of(&gravity().args(["check", "-c"]).arg(dir.path()).output().expect("runs"));
+        if [&ended.out, &ended.err, &shown.out, &shown.err]
+            .iter()
+            .any(|text| text.contains("CANARY") || text.contains("9090"))
+        {
+            wrong.push(format!("{what}: a secret is shown:\n{}", shown.err));
+        }
+        // The engine refuses what `check` refuses.
+        let started = Ended::of(
+            &gravity()
+                .args(["run", "--stop-at-end", "--listen", "127.0.0.1:0", "-c"])
+                .arg(dir.path())
+                .output()
+                .expect("runs"),
+        );
+        if *file != "gravity.toml" && (started.code != 2 || dir.path().join("data").exists()) {
+            wrong.push(format!(
+                "{what}: run ends with {}, data made: {}",
+                started.code,
+                dir.path().join("data").exists()
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[test]
+fn everything_is_found_at_once() {
+    let dir = Dir::new(&[
+        ("sources.json", r#"{"sources": {"a": {"type": "htp"}}}"#),
+        ("databases.json", r#"{"databases": {"db1": {"type": "sqlite", "path": "a.db", "dll": "create"}}}"#),
+        ("exporter.json", r#"{"exporter": {"e": {"type": "restful_api"}}}"#),
+        ("rules.json", r#"{"rules": [{"event": "e", "table": "t", "metod": "update"}]}"#),
+        ("gravity.toml", "[log]\nlimger = \"2ms\"\n"),
+    ]);
+    let ended = check(&dir).expect(2);
+    let files: std::collections::BTreeSet<String> =
+        errors(&ended).iter().map(|f| f["file"].as_str().unwrap_or_default().to_owned()).collect();
+    let want = ["databases.json", "exporter.json", "gravity.toml", "rules.json", "sources.json"];
+    assert_eq!(files.iter().map(String::as_str).collect::<Vec<_>>(), want, "{}", ended.out);
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let ended = check(&Dir::new(&[])).expect(2);
+    let codes: Vec<String> = errors(&ended).iter().map(|f| f["file"].to_string()).collect();
+    assert_eq!(codes, ["\"databases.json\"", "\"rules.json\""]);
+}
+
+#[test]
+fn people_see_the_line_with_a_caret_and_no_colours_in_a_pipe() {
+    let dir = Dir::new(&[("databases.json", &DATABASES.replace("path", "paht")), ("rules.json", RULES)]);
+    let ended = run(["check", "-c", &dir.text()]).expect(2);
+    assert_eq!(ended.out, "");
+    for part in ["error[config/unknown-key]", "databases.json:1:", "^^^^^^", "did you mean `path`?"] {
+        assert!(ended.err.contains(part), "{part}: {}", ended.err);
+    }
+    assert!(!ended.err.contains('\x1b'));
+}
+
+#[test]
+fn the_decks_files_check_as_they_stand_and_run_names_what_is_not_built() {
+    let deck = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/examples/deck");
+    run(["check", "-c", deck]).expect(0);
+    let started = run(["run", "-c", deck]).expect(2);
+    assert!(started.err.contains("error[config/not-built]") && started.err.contains("`db2`"), "{}", started.err);
+    assert!(!std::path::Path::new(deck).join("data").exists());
+}
+
+#[test]
+fn live_check_says_what_the_tables_lack_and_touches_nothing() {
+    let dir = Dir::new(&[("databases.json", &DATABASES.replace("create", "none")), ("rules.json", RULES)]);
+    let ended = Ended::of(&gravity().args(["check", "--live", "--json", "-c"]).arg(dir.path()).output().expect("runs"))
+        .expect(2);
+    let found = errors(&ended);
+    assert_eq!(found[0]["code"], "rules/unknown-table", "{found:?}");
+    assert_eq!(found[0]["line"], 2);
+    assert!(!dir.path().join("views.db").exists(), "check made the file");
+    let sql = run(["check", "--live", "--sql", "-c", &dir.text()]);
+    assert!(
+        sql.out.contains("CREATE TABLE") && sql.out.contains("users") && sql.out.contains("gravity_checkpoints"),
+        "{}",
+        sql.out
+    );
+}
+
+#[test]
+fn an_unreachable_database_is_a_warning() {
+    let databases = r#"{"databases": {"db1": {"type": "postgres", "host": "127.0.0.1", "port": 1, "dbName": "d", "username": "u"}}}"#;
+    let dir = Dir::new(&[("databases.json", databases), ("rules.json", RULES)]);
+    let ended = Ended::of(&gravity().args(["check", "--live", "--json", "-c"]).arg(dir.path()).output().expect("runs"))
+        .expect(0);
+    assert_eq!(ended.json()["findings"][0]["code"], "config/unreachable", "{}", ended.out);
+}

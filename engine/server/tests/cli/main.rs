@@ -1,0 +1,8 @@
+//! The real binary from outside: files in, commands run, output and exit codes looked at.
+
+mod check;
+mod commands;
+mod demo;
+mod run;
+mod support;
+mod tokens;
