@@ -1,4 +1,6 @@
 //! Contract suites per port, scenarios and fault gates: what shows that the promises hold.
 
+pub mod kafka_rig;
+pub mod source_suite;
 pub mod torture;
 pub mod view_suite;

@@ -89,7 +89,8 @@ pub fn forbidden_setting(key: &str) -> Option<&'static str> {
             "certificates and names are always verified (P10)"
         }
         "fetch.error.backoff.ms" => "the check that a topic is still the same one relies on it (P2)",
-        "enable.partition.eof" => "the engine finds the end of a topic by it",
+        // librdkafka's batch queue counts the mark as a record: after a rebalance one record would be skipped.
+        "enable.partition.eof" => "the client's position would pass the end by one (P2)",
         "check.crcs" => "damaged records are refused (P2)",
         "allow.auto.create.topics" => "a missing topic is an error, never created silently",
         "log.queue" | "log_level" | "log_cb" | "debug" => "the client's log goes to Gravity's",
@@ -172,7 +173,7 @@ impl KafkaSourceOptions {
         config.set("fetch.wait.max.ms", "100");
         // Once the local queue is full, look again soon: the default of a second empties it and stalls.
         config.set("fetch.queue.backoff.ms", "5");
-        config.set("topic.metadata.refresh.interval.ms", "10000");
+        config.set("topic.metadata.refresh.interval.ms", "5000");
         config.set("session.timeout.ms", "30000");
         for (key, value) in &self.extra {
             if let Some(reason) = forbidden_setting(key) {
@@ -188,7 +189,7 @@ impl KafkaSourceOptions {
         config.set("auto.offset.reset", "error");
         config.set("isolation.level", "read_committed");
         config.set("partition.assignment.strategy", "cooperative-sticky");
-        config.set("enable.partition.eof", "true");
+        config.set("enable.partition.eof", "false");
         config.set("check.crcs", "true");
         config.set("allow.auto.create.topics", "false");
         config.set("fetch.error.backoff.ms", super::identity::FETCH_BACKOFF_MS.to_string());

@@ -26,6 +26,8 @@ pub struct SourceContext {
     steps: Mutex<VecDeque<GroupStep>>,
     /// The reader is gone: answer the group here.
     closing: AtomicBool,
+    /// An answer was given while closing.
+    answered: AtomicBool,
     /// Offset commits that were sent.
     pub commits_sent: AtomicU64,
     /// Offset commits that the broker answered.
@@ -42,6 +44,7 @@ impl SourceContext {
             source: source.to_owned(),
             steps: Mutex::new(VecDeque::new()),
             closing: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
             commits_sent: AtomicU64::new(0),
             commits_answered: AtomicU64::new(0),
             brokers_down: AtomicBool::new(false),
@@ -94,7 +97,11 @@ impl ConsumerContext for SourceContext {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, step: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let assign = step == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.closing.load(Ordering::SeqCst) {
-            // The last polls of a consumer that is being closed: give everything back, take nothing.
+            // The last polls of a consumer that is being closed: give everything back, take nothing. librdkafka takes the
+            // first answer for all, whatever it says; to a second one it may never reply.
+            if self.answered.swap(true, Ordering::SeqCst) {
+                return;
+            }
             let empty = TopicPartitionList::new();
             let answer = if assign { consumer.incremental_assign(&empty) } else { consumer.incremental_unassign(list) };
             if let Err(error) = answer {

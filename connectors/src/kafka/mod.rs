@@ -17,6 +17,7 @@ mod progress;
 mod reader;
 mod slots;
 mod source;
+mod tail;
 
 pub use config::{
     KafkaConnection, KafkaExporterOptions, KafkaSourceOptions, check_setting, commit_metadata, forbidden_setting,

@@ -23,6 +23,7 @@ pub struct Opened {
     pub consumer: Arc<BaseConsumer<SourceContext>>,
     pub identity: IdentityCheck<SourceContext>,
     pub cluster: String,
+    pub partitions: Vec<(String, i32)>,
     /// Offsets that this very log committed: the start of partitions from which it holds no record yet.
     pub committed: HashMap<(String, i32), i64>,
 }
@@ -43,7 +44,7 @@ pub fn open(name: &str, options: &KafkaSourceOptions) -> Result<Opened, Fault> {
     let mut identity = IdentityCheck::new(name, options.topics.clone(), asker);
     identity.learn(ASK_LIMIT)?;
     let committed = committed_by_us(&consumer, name, options, &partitions)?;
-    Ok(Opened { consumer, identity, cluster, committed })
+    Ok(Opened { consumer, identity, cluster, partitions, committed })
 }
 
 /// Every partition of every topic.
@@ -109,7 +110,20 @@ fn committed_by_us(
         list.add_partition(topic, *partition);
     }
     let doing = || format!("read the commits of group {} for source {name}", options.group);
-    let list = consumer.committed_offsets(list, ASK_LIMIT).map_err(|error| fault_from(error, doing()))?;
+    let until = Instant::now() + ASK_LIMIT;
+    let list = loop {
+        match consumer.committed_offsets(list.clone(), ASK_LIMIT) {
+            Ok(list) => break list,
+            // A coordinator that is being made, or moves, says so for a moment.
+            Err(error) => {
+                let passing = code_of(&error).is_some_and(|code| kind_of(code) == FaultKind::Transient);
+                if !passing || Instant::now() >= until {
+                    return Err(fault_from(error, doing()));
+                }
+            }
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
     check_commits(&list, name, &options.group, options.log_id)
 }
 

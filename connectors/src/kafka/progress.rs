@@ -47,7 +47,7 @@ pub struct Assigned {
     pub assignment: u64,
     /// First offset that the engine was not given yet; `None` before anything is known (a start at the beginning).
     pub given: Option<u64>,
-    /// The partition's end as the client met it, and the chunk that holds everything before it.
+    /// How far the client was when all was handed over, and the chunk that holds everything before that.
     pub end: Option<(u64, u64)>,
 }
 

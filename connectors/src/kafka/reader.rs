@@ -11,6 +11,7 @@ use gravity_model::port::source::{PositionBook, Start};
 use gravity_model::{Fault, FaultKind, LogId};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
+use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tokio::sync::mpsc;
@@ -18,10 +19,10 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::chunk::ChunkBuilder;
 use super::context::{GroupStep, SourceContext};
-use super::error::{code_name, fault_of, kind_of, printable};
+use super::error::{code_name, fault_from, fault_of, kind_of, printable};
 use super::identity::IdentityCheck;
-use super::native::{DataQueue, MessageRef, Messages};
-use super::progress::{Delivered, Memory, Progress};
+use super::native::{self, DataQueue, MessageRef, Messages};
+use super::progress::{Delivered, Memory, Partition, Progress};
 
 /// Messages per call into librdkafka.
 const TAKE: usize = 1024;
@@ -30,12 +31,21 @@ const IDLE: Duration = Duration::from_millis(50);
 /// How long every broker may be away before it is a fault; shorter blips are librdkafka's to mend.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often an idle reader notes the client's positions.
+const POSITIONS: Duration = Duration::from_millis(200);
+
+/// How long after its first assignment a group has to hand out every partition.
+const SETTLED: Duration = Duration::from_secs(2);
+
 /// What the thread needs to know besides the client.
 pub struct Reading {
     pub source: String,
     pub group: String,
     pub log_id: LogId,
     pub cluster: String,
+    pub topics: Vec<String>,
+    /// All partitions of the topics when we connected.
+    pub partitions: Vec<Partition>,
     pub start: Start,
     pub book: Arc<dyn PositionBook>,
     /// Offsets that this log committed earlier.
@@ -55,6 +65,10 @@ pub struct Reader {
     chunk: ChunkBuilder,
     pub(super) assignments: u64,
     last_commit: Instant,
+    last_positions: Instant,
+    /// When to look whether the group forgot a partition; `None` before the first assignment and after the look.
+    complete_by: Option<Instant>,
+    looked_for_missing: bool,
 }
 
 impl Reader {
@@ -74,6 +88,9 @@ impl Reader {
             chunk: ChunkBuilder::default(),
             assignments: 0,
             last_commit: Instant::now(),
+            last_positions: Instant::now(),
+            complete_by: None,
+            looked_for_missing: false,
         }
     }
 
@@ -95,6 +112,7 @@ impl Reader {
         }
         let all = self.commit_now(&|_| true);
         self.await_commits(all);
+        self.answer_open_steps();
         self.consumer.context().close();
     }
 
@@ -121,6 +139,8 @@ impl Reader {
         self.identity.settle(Duration::ZERO)?;
         if !self.chunk.is_empty() && (idle || full(&self.chunk)) {
             self.hand_over()?;
+        } else if self.chunk.is_empty() && idle {
+            self.note_positions();
         }
         self.commit_if_due();
         Ok(())
@@ -129,15 +149,13 @@ impl Reader {
     /// Copies what was taken. True when there was anything.
     fn take_in(&mut self, messages: &Messages) -> Result<bool, Fault> {
         let mut any = false;
-        let number = self.chunk.number();
         let progress = Arc::clone(&self.reading.progress);
         let mut state = None;
         for message in messages.iter() {
             any = true;
             if let Some(code) = message.error() {
                 drop(state.take());
-                self.partition_error(&message, code, number)?;
-                continue;
+                return Err(self.partition_error(&message, code));
             }
             if self.chunk.push(&message) {
                 continue;
@@ -155,33 +173,21 @@ impl Reader {
         Ok(any)
     }
 
-    /// The end of a partition, or something that befell it.
-    fn partition_error(&mut self, message: &MessageRef<'_>, code: Code, chunk: u64) -> Result<(), Fault> {
+    /// What befell a partition. Always a fault, also where librdkafka would go on: its batch queue counts such a message as
+    /// a record, so the client's position can no longer be relied on. The next connection begins where the log stands.
+    fn partition_error(&self, message: &MessageRef<'_>, code: Code) -> Fault {
         let partition = (message.topic(), message.partition());
-        if code == Code::PartitionEOF {
-            // Records before this mark are in the chunk being filled, or in an earlier one if it is empty.
-            let chunk = if self.chunk.is_empty() { chunk - 1 } else { chunk };
-            if let (Some(assigned), Ok(offset)) =
-                (self.reading.progress.state.lock().assigned.get_mut(&partition), u64::try_from(message.offset()))
-            {
-                assigned.end = Some((offset, chunk));
-            }
-            return Ok(());
-        }
         let text = printable(&message.error_text());
-        match kind_of(code) {
-            FaultKind::HistoryBroken => Err(self.history_broken(&partition, &text)),
-            FaultKind::Misconfigured | FaultKind::NotOurs | FaultKind::RefusedEvent => {
-                let doing =
-                    format!("read topic {} partition {} of source {}", partition.0, partition.1, self.reading.source);
-                // A record that the client refuses (a bad checksum) must not be skipped: the source stops.
-                Err(fault_of(code, doing, text))
-            }
-            FaultKind::Disconnected | FaultKind::Transient | FaultKind::Closed => {
-                tracing::warn!(source = %self.reading.source, topic = %partition.0, partition = partition.1, error = ?code, "{text}");
-                Ok(())
-            }
+        if kind_of(code) == FaultKind::HistoryBroken {
+            return self.history_broken(&partition, &text);
         }
+        let doing = format!("read topic {} partition {} of source {}", partition.0, partition.1, self.reading.source);
+        let mut fault = fault_of(code, doing, text);
+        if fault.kind == FaultKind::RefusedEvent {
+            // A record that the client cannot take is not skipped; its settings must let it in.
+            fault.kind = FaultKind::Misconfigured;
+        }
+        fault
     }
 
     /// Says what the broker has and what the log expects.
@@ -246,6 +252,22 @@ impl Reader {
         &self.consumer.context().brokers_down
     }
 
+    /// Everything taken is handed over: the client's positions say how far that is, control records at the end included.
+    fn note_positions(&mut self) {
+        if self.last_positions.elapsed() < POSITIONS {
+            return;
+        }
+        self.last_positions = Instant::now();
+        let Ok(positions) = self.consumer.position() else { return };
+        let sent = self.chunk.number() - 1;
+        let mut state = self.reading.progress.state.lock();
+        for (topic, partition, offset, _) in native::elements(&positions) {
+            if let (Some(assigned), Ok(offset)) = (state.assigned.get_mut(&(topic, partition)), u64::try_from(offset)) {
+                assigned.end = Some((offset, sent));
+            }
+        }
+    }
+
     /// Answers the group's steps.
     fn serve_group(&mut self) -> Result<(), Fault> {
         if self.suspect_flag().swap(false, Ordering::SeqCst) {
@@ -257,8 +279,50 @@ impl Reader {
                 GroupStep::Revoke(partitions) => self.revoke(&partitions)?,
             }
             self.chunk.forget_slots();
+            self.complete_by.get_or_insert_with(|| Instant::now() + SETTLED);
+        }
+        if !self.looked_for_missing && self.complete_by.is_some_and(|by| Instant::now() >= by) {
+            self.looked_for_missing = true;
+            self.ask_for_missing()?;
         }
         Ok(())
+    }
+
+    /// A static member that comes back gets its old assignment without a rebalance: partitions or topics that were added
+    /// while it was away are in nobody's. Joining anew makes the group look again. (In a group with other members, whose
+    /// partitions are not ours, this costs one rebalance per start.)
+    fn ask_for_missing(&mut self) -> Result<(), Fault> {
+        let state = self.reading.progress.state.lock();
+        let missing =
+            self.reading.partitions.iter().filter(|partition| !state.assigned.contains_key(*partition)).count();
+        drop(state);
+        if missing == 0 {
+            return Ok(());
+        }
+        tracing::info!(source = %self.reading.source, missing, "joining the group anew for partitions that nobody gave us");
+        self.consumer.unsubscribe();
+        let topics: Vec<&str> = self.reading.topics.iter().map(String::as_str).collect();
+        let doing = || format!("subscribe source {}", self.reading.source);
+        self.consumer.subscribe(&topics).map_err(|error| fault_from(error, doing()))
+    }
+
+    /// A step that was noted but not answered would keep the client from closing.
+    fn answer_open_steps(&self) {
+        while let Some(step) = self.consumer.context().next_step() {
+            let answer = match step {
+                GroupStep::Assign(_) => self.consumer.incremental_assign(&TopicPartitionList::new()),
+                GroupStep::Revoke(partitions) => {
+                    let mut list = TopicPartitionList::with_capacity(partitions.len());
+                    for (topic, partition) in &partitions {
+                        list.add_partition(topic, *partition);
+                    }
+                    self.consumer.incremental_unassign(&list)
+                }
+            };
+            if let Err(error) = answer {
+                tracing::debug!(source = %self.reading.source, error = %error, "answer to the group before closing");
+            }
+        }
     }
 
     pub(super) fn attach(&self, topic: &str, partition: i32) -> bool {

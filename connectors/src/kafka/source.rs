@@ -22,12 +22,15 @@ use super::native;
 use super::open::{ASK_LIMIT, open, partitions_of};
 use super::progress::{Chunk, Delivered, Durable, Memory, Origin, Partition, Progress};
 use super::reader::{Reader, Reading};
+use super::tail::nothing_between;
 
 /// Chunks that may wait between the reader thread and the engine (at most [`CHUNK_BYTES`](super::progress::CHUNK_BYTES) each
 /// and one record more).
 const CHUNKS_WAITING: usize = 3;
 /// How long `close` waits for the thread; it commits and leaves the group meanwhile.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+/// How long after `note_end`, and after the last look, it is looked whether any record is left before an end.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Topics of one cluster, read as one consumer group for one log.
 ///
@@ -55,8 +58,14 @@ struct Connected {
     batches: u64,
     /// What each token stands for, oldest first.
     unacknowledged: VecDeque<(u64, Vec<(Origin, u64, u64)>)>,
-    /// Ends of all partitions at the last `note_end`.
-    ends: Option<HashMap<Partition, u64>>,
+    ends: Option<Ends>,
+}
+
+/// Ends of all partitions at the last `note_end`, where they were not passed yet.
+struct Ends {
+    left: HashMap<Partition, u64>,
+    /// When it was last looked whether records are left before an end.
+    looked: Instant,
 }
 
 struct StopOnDrop(Arc<Progress>);
@@ -105,6 +114,8 @@ impl Source for KafkaSource {
             group: self.options.group.clone(),
             log_id: self.options.log_id,
             cluster: opened.cluster.clone(),
+            topics: self.options.topics.clone(),
+            partitions: opened.partitions,
             start,
             book: Arc::clone(&book),
             committed: opened.committed,
@@ -192,14 +203,35 @@ impl Source for KafkaSource {
             Ok::<_, Fault>(ends)
         })
         .await??;
-        connected.ends = Some(ends);
+        connected.ends = Some(Ends { left: ends, looked: Instant::now() });
         Ok(())
     }
 
     async fn has_passed_end(&mut self) -> Result<bool, Fault> {
+        let (name, options) = (self.name.clone(), self.options.clone());
         let connected = self.connected()?;
-        let Some(ends) = &connected.ends else { return Ok(false) };
-        Ok(ends.iter().all(|(partition, end)| *end == 0 || connected.reached(partition) >= *end))
+        if !connected.drop_passed_ends() {
+            return Ok(false);
+        }
+        let Some(ends) = connected.ends.as_mut().filter(|ends| !ends.left.is_empty()) else { return Ok(true) };
+        if ends.looked.elapsed() < LOOK_AGAIN {
+            return Ok(false);
+        }
+        // What is left before an end may be no record at all: compaction can take the last ones of a partition.
+        ends.looked = Instant::now();
+        let (partition, end) =
+            ends.left.iter().next().map(|(partition, end)| (partition.clone(), *end)).expect("not empty");
+        let from = connected.reached(&partition);
+        let (topic, number) = partition.clone();
+        let empty =
+            blocking(&name.clone(), move || nothing_between(&name, &options, (&topic, number), from, end)).await??;
+        // Only if nothing was handed out meanwhile is the answer about what is still left.
+        if let Some(ends) = self.connected()?.ends.as_mut().filter(|_| empty) {
+            ends.left.remove(&partition);
+            ends.looked -= LOOK_AGAIN;
+            return Ok(ends.left.is_empty());
+        }
+        Ok(false)
     }
 
     async fn lag(&mut self) -> Option<u64> {
@@ -278,6 +310,14 @@ impl Connected {
                 }
             }
         }
+    }
+
+    /// Forgets ends that were passed. False when none were noted.
+    fn drop_passed_ends(&mut self) -> bool {
+        let Some(mut ends) = self.ends.take() else { return false };
+        ends.left.retain(|partition, end| self.reached(partition) < *end);
+        self.ends = Some(ends);
+        true
     }
 
     /// How far the engine has a partition: as given by us, or as the log says of one that is not ours.

@@ -1,0 +1,460 @@
+//! The cases: each says in its name what a source must do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gravity_model::FaultKind;
+use gravity_model::port::source::{AckToken, BatchLimits, PositionBook, Source, Start};
+
+use super::{Book, PATIENCE, Published, SourceRig, WIDE, expect_silence, message, messages, read_to_fault, read_until};
+
+async fn connected(rig: &dyn SourceRig, book: &Arc<Book>, start: Start) -> Box<dyn Source> {
+    let mut source = rig.source();
+    let positions: Arc<dyn PositionBook> = Arc::clone(book) as Arc<dyn PositionBook>;
+    source.connect(positions, start).await.expect("connect");
+    source
+}
+
+/// The next record of a topic with one partition that stands at the book's end.
+fn only_slot(book: &Book) -> String {
+    let positions = book.positions();
+    assert_eq!(positions.len(), 1, "one slot expected: {positions:?}");
+    positions[0].0.clone()
+}
+
+pub async fn every_record_arrives_as_published(rig: &dyn SourceRig) {
+    let time = Some(1_700_000_000_123_000);
+    let odd = vec![
+        Published { payload: Some(b"plain".to_vec()), time, ..Published::default() },
+        Published { key: Some(b"k".to_vec()), payload: None, time, ..Published::default() },
+        Published { key: None, payload: None, time, ..Published::default() },
+        Published { key: Some(Vec::new()), payload: Some(Vec::new()), time, ..Published::default() },
+        Published {
+            key: Some(vec![0, 255, 10]),
+            payload: Some((0..=255).collect()),
+            headers: vec![
+                ("a".to_owned(), b"1".to_vec()),
+                ("b".to_owned(), vec![0, 255]),
+                ("a".to_owned(), b"2".to_vec()),
+                ("empty".to_owned(), Vec::new()),
+            ],
+            time,
+        },
+        Published { payload: Some(vec![b'x'; 900_000]), time, ..Published::default() },
+    ];
+    rig.publish(0, odd.clone()).await;
+    let book = Arc::new(Book::default());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    read_until(&mut *source, &book, odd.len(), true).await.expect("read");
+    source.close().await;
+    let taken: Vec<Published> = book.taken().into_iter().map(|taken| taken.message).collect();
+    assert_eq!(taken.len(), odd.len());
+    for (taken, published) in taken.iter().zip(&odd) {
+        assert_eq!(taken, published);
+    }
+}
+
+pub async fn each_slot_keeps_its_order(rig: &dyn SourceRig) {
+    let mut expected = BTreeMap::new();
+    for partition in 0..4 {
+        rig.publish(partition, messages(&format!("p{partition}"), 500)).await;
+        expected.insert(partition, (0..500).map(|index| format!("p{partition}-{index}")).collect::<Vec<_>>());
+    }
+    let book = Arc::new(Book::default());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    read_until(&mut *source, &book, 2000, true).await.expect("read");
+    source.close().await;
+    let mut found: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for (taken, payload) in book.taken().iter().zip(book.payloads()) {
+        found.entry(rig.partition_of(&taken.slot)).or_default().push(payload);
+    }
+    assert_eq!(found, expected);
+    assert_eq!(book.duplicates(), 0);
+}
+
+/// O8: what was acknowledged to the broker never decides; the book does.
+pub async fn reading_goes_on_where_the_book_stands(rig: &dyn SourceRig) {
+    rig.publish(0, messages("a", 100)).await;
+    rig.publish(1, messages("b", 100)).await;
+    let book = Arc::new(Book::default());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    read_until(&mut *source, &book, 200, true).await.expect("read");
+    source.close().await;
+    // Everything is acknowledged, but the log lost its newest part: it must be read again.
+    let older = Arc::new(book.reopened());
+    for (slot, _) in book.positions() {
+        older.set(&slot, if rig.partition_of(&slot) == 0 { 40 } else { 100 });
+    }
+    let mut source = connected(rig, &older, Start::Latest).await;
+    read_until(&mut *source, &older, 60, true).await.expect("read again");
+    expect_silence(&mut *source, &older, Duration::from_millis(500)).await;
+    source.close().await;
+    let expected: Vec<String> = (40..100).map(|index| format!("a-{index}")).collect();
+    assert_eq!(older.payloads(), expected);
+}
+
+pub async fn a_book_ahead_of_the_acknowledgement_makes_no_duplicate(rig: &dyn SourceRig) {
+    rig.publish(0, messages("a", 100)).await;
+    let book = Arc::new(Book::default());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    // Durable, but the engine died before it could acknowledge.
+    read_until(&mut *source, &book, 100, false).await.expect("read");
+    drop(source);
+    let book = Arc::new(book.reopened());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    rig.publish(0, messages("b", 5)).await;
+    read_until(&mut *source, &book, 5, true).await.expect("read on");
+    source.close().await;
+    assert_eq!(book.payloads(), ["b-0", "b-1", "b-2", "b-3", "b-4"]);
+    assert_eq!(book.duplicates(), 0, "the broker was asked for the right offset, not filtered afterwards");
+}
+
+pub async fn o2_a_new_consumer_reads_on_without_loss(rig: &dyn SourceRig) {
+    let book = Arc::new(Book::default());
+    rig.publish(0, messages("a", 1000)).await;
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    read_until(&mut *source, &book, 1000, true).await.expect("read");
+    source.close().await;
+    // Whatever the broker remembers of us is set back: as if its consumer had been deleted.
+    rig.acknowledge_elsewhere(0, 0).await;
+    rig.publish(0, messages("b", 1000)).await;
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    read_until(&mut *source, &book, 2000, true).await.expect("read on");
+    source.close().await;
+    let distinct: std::collections::BTreeSet<_> = book.payloads().into_iter().collect();
+    assert_eq!((book.len(), distinct.len()), (2000, 2000));
+}
+
+pub async fn gaps_are_normal(rig: &dyn SourceRig) {
+    rig.publish(0, messages("a", 10)).await;
+    rig.leave_gap(0).await;
+    rig.publish(0, messages("b", 10)).await;
+    let book = Arc::new(Book::default());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    read_until(&mut *source, &book, 20, true).await.expect("read over the gap");
+    source.close().await;
+    let taken = book.taken();
+    assert!(taken[10].offset > taken[9].offset + 1, "there is a gap: {} then {}", taken[9].offset, taken[10].offset);
+    assert_eq!(book.payloads()[9..11], ["a-9", "b-0"]);
+}
+
+pub async fn limits_hold(rig: &dyn SourceRig) {
+    let big = Published { payload: Some(vec![b'x'; 50_000]), ..Published::default() };
+    let mut all = messages("a", 40);
+    all.insert(20, big);
+    rig.publish(0, all).await;
+    let book = Arc::new(Book::default());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    let limits = BatchLimits { max_records: 7, max_bytes: 1000, max_wait: Duration::from_millis(100) };
+    let until = Instant::now() + PATIENCE;
+    while book.len() < 41 {
+        let batch = source.next_batch(limits).await.expect("read");
+        let bytes = |index: usize| {
+            let record = &batch.records[index];
+            [record.payload, record.key, Some(record.headers)]
+                .iter()
+                .flatten()
+                .map(|span| span.len as usize)
+                .sum::<usize>()
+        };
+        let total: usize = (0..batch.records.len()).map(bytes).sum();
+        assert!(batch.records.len() <= 7, "{} records", batch.records.len());
+        assert!(total <= 1000 || batch.records.len() == 1, "{total} bytes in {} records", batch.records.len());
+        book.take(&batch);
+        if !batch.records.is_empty() {
+            source.acknowledge(batch.token).await.expect("acknowledge a part");
+        }
+        assert!(Instant::now() < until, "{} of 41", book.len());
+    }
+    source.close().await;
+    assert_eq!(book.duplicates(), 0);
+}
+
+pub async fn a_dropped_wait_loses_nothing(rig: &dyn SourceRig) {
+    let book = Arc::new(Book::default());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    let publishing = async {
+        for round in 0..20 {
+            rig.publish(round % 2, messages(&format!("r{round}"), 25)).await;
+        }
+    };
+    let reading = async {
+        let until = Instant::now() + PATIENCE;
+        while book.len() < 500 {
+            // The caller gives up long before the source would: again and again.
+            if let Ok(batch) = tokio::time::timeout(Duration::from_micros(300), source.next_batch(WIDE)).await {
+                book.take(&batch.expect("read"));
+            }
+            assert!(Instant::now() < until, "{} of 500", book.len());
+        }
+    };
+    tokio::join!(publishing, reading);
+    source.close().await;
+    assert_eq!((book.len(), book.duplicates()), (500, 0));
+}
+
+pub async fn acknowledged_is_only_what_was_named(rig: &dyn SourceRig) {
+    rig.publish(0, messages("a", 30)).await;
+    let book = Arc::new(Book::default());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    let limits = BatchLimits { max_records: 10, ..WIDE };
+    let mut ends = Vec::new();
+    let until = Instant::now() + PATIENCE;
+    while book.len() < 30 {
+        let batch = source.next_batch(limits).await.expect("read");
+        if let Some(last) = batch.records.last() {
+            ends.push((batch.token, last.position.next));
+        }
+        book.take(&batch);
+        assert!(Instant::now() < until, "{} of 30", book.len());
+    }
+    let (token, named) = ends[ends.len() - 2];
+    source.acknowledge(token).await.expect("acknowledge");
+    source.close().await;
+    assert_eq!(rig.acknowledged(0).await, named, "after close the broker knows what is durable, and no more");
+}
+
+pub async fn a_token_of_an_earlier_connection_is_ignored(rig: &dyn SourceRig) {
+    rig.publish(0, messages("a", 10)).await;
+    let book = Arc::new(Book::default());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    let mut token = AckToken::default();
+    let until = Instant::now() + PATIENCE;
+    while book.len() < 10 {
+        let batch = source.next_batch(WIDE).await.expect("read");
+        if !batch.records.is_empty() {
+            token = batch.token;
+        }
+        book.take(&batch);
+        assert!(Instant::now() < until, "{} of 10", book.len());
+    }
+    let empty = Arc::new(Book::default());
+    source.connect(Arc::clone(&empty) as Arc<dyn PositionBook>, Start::Earliest).await.expect("connect again");
+    read_until(&mut *source, &empty, 10, false).await.expect("read again");
+    source.acknowledge(token).await.expect("an old token is no error");
+    source.close().await;
+    assert_eq!(rig.acknowledged(0).await, 0, "S10: a token dies with its connection");
+}
+
+pub async fn s5_a_new_partition_starts_at_its_beginning(rig: &dyn SourceRig) {
+    rig.publish(0, messages("old", 3)).await;
+    let book = Arc::new(Book::default());
+    let mut source = connected(rig, &book, Start::Latest).await;
+    wait_for_start(rig, &mut *source, &book).await;
+    rig.grow(2).await;
+    rig.publish(1, messages("new", 50)).await;
+    let before = book.len();
+    read_until(&mut *source, &book, before + 50, true).await.expect("read the new partition");
+    source.close().await;
+    let new: Vec<String> = (0..50).map(|index| format!("new-{index}")).collect();
+    assert_eq!(book.payloads()[before..], new);
+    // Also when it grows while nobody reads.
+    rig.grow(3).await;
+    rig.publish(2, messages("late", 20)).await;
+    let mut source = connected(rig, &book, Start::Latest).await;
+    let before = book.len();
+    read_until(&mut *source, &book, before + 20, true).await.expect("read what grew meanwhile");
+    source.close().await;
+}
+
+/// A `latest` source has begun somewhere: publishes until the first record comes through.
+async fn wait_for_start(rig: &dyn SourceRig, source: &mut dyn Source, book: &Arc<Book>) {
+    let until = Instant::now() + PATIENCE;
+    while book.is_empty() {
+        rig.publish(0, vec![message("probe", "probe")]).await;
+        book.take(
+            &source.next_batch(BatchLimits { max_wait: Duration::from_millis(300), ..WIDE }).await.expect("read"),
+        );
+        assert!(Instant::now() < until, "no record after a latest start");
+    }
+    assert!(book.payloads().iter().all(|payload| payload == "probe"), "{:?}", book.payloads());
+}
+
+pub async fn latest_skips_what_was_there_and_nothing_else(rig: &dyn SourceRig) {
+    rig.publish(0, messages("old", 10)).await;
+    let book = Arc::new(Book::default());
+    let mut source = connected(rig, &book, Start::Latest).await;
+    let until = Instant::now() + PATIENCE;
+    while source.lag().await != Some(0) {
+        expect_silence(&mut *source, &book, Duration::from_millis(100)).await;
+        assert!(Instant::now() < until, "a latest start was never begun");
+    }
+    // Closed before any record came: what is published now is after the start, so the next connection must have it.
+    source.close().await;
+    rig.publish(0, messages("between", 10)).await;
+    source.connect(Arc::clone(&book) as Arc<dyn PositionBook>, Start::Latest).await.expect("connect again");
+    read_until(&mut *source, &book, 10, true).await.expect("read on");
+    source.close().await;
+    assert_eq!(book.payloads(), (0..10).map(|index| format!("between-{index}")).collect::<Vec<_>>());
+}
+
+pub async fn s6_retention_past_the_book_halts(rig: &dyn SourceRig) {
+    rig.publish(0, messages("a", 100)).await;
+    let book = Arc::new(Book::default());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    read_until(&mut *source, &book, 100, true).await.expect("read");
+    source.close().await;
+    let slot = only_slot(&book);
+    let older = Arc::new(book.reopened());
+    older.set(&slot, 20);
+    rig.trim(0, 60).await;
+    let mut source = rig.source();
+    let fault = match source.connect(Arc::clone(&older) as Arc<dyn PositionBook>, Start::Earliest).await {
+        Ok(()) => read_to_fault(&mut *source, &older).await,
+        Err(fault) => fault,
+    };
+    source.close().await;
+    assert_eq!(fault.kind, FaultKind::HistoryBroken, "{fault}");
+    assert!(fault.detail.contains("20") && fault.detail.contains("60"), "both offsets are named: {fault}");
+    assert!(older.is_empty(), "nothing may be skipped: {:?}", older.payloads());
+}
+
+pub async fn s6_a_book_beyond_the_end_halts(rig: &dyn SourceRig) {
+    rig.publish(0, messages("a", 30)).await;
+    let book = Arc::new(Book::default());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    read_until(&mut *source, &book, 30, true).await.expect("read");
+    source.close().await;
+    let ahead = Arc::new(book.reopened());
+    ahead.set(&only_slot(&book), 500);
+    let mut source = rig.source();
+    let fault = match source.connect(Arc::clone(&ahead) as Arc<dyn PositionBook>, Start::Earliest).await {
+        Ok(()) => read_to_fault(&mut *source, &ahead).await,
+        Err(fault) => fault,
+    };
+    source.close().await;
+    assert_eq!(fault.kind, FaultKind::HistoryBroken, "{fault}");
+    assert!(fault.detail.contains("500") && fault.detail.contains("30"), "both offsets are named: {fault}");
+}
+
+pub async fn s6_a_recreated_topic_halts(rig: &dyn SourceRig) {
+    rig.publish(0, messages("a", 10)).await;
+    let book = Arc::new(Book::default());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    read_until(&mut *source, &book, 10, true).await.expect("read");
+    source.close().await;
+    rig.recreate().await;
+    // Longer than before: no offset tells, only the topic's id.
+    rig.publish(0, messages("b", 50)).await;
+    let mut source = rig.source();
+    let fault = match source.connect(Arc::clone(&book) as Arc<dyn PositionBook>, Start::Earliest).await {
+        Ok(()) => read_to_fault(&mut *source, &book).await,
+        Err(fault) => fault,
+    };
+    source.close().await;
+    assert_eq!(fault.kind, FaultKind::HistoryBroken, "{fault}");
+    assert_eq!(book.len(), 10, "nothing of the new topic was taken: {:?}", book.payloads());
+}
+
+pub async fn s6_a_recreated_topic_halts_while_reading(rig: &dyn SourceRig) {
+    rig.publish(0, messages("a", 10)).await;
+    let book = Arc::new(Book::default());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    read_until(&mut *source, &book, 10, true).await.expect("read");
+    rig.recreate().await;
+    rig.publish(0, messages("b", 50)).await;
+    let fault = read_to_fault(&mut *source, &book).await;
+    // A topic that is gone for a moment is told as such; whoever connects again then sees that it is another one.
+    let fault = if fault.kind == FaultKind::HistoryBroken {
+        fault
+    } else {
+        assert!(matches!(fault.kind, FaultKind::Misconfigured | FaultKind::Disconnected), "{fault}");
+        match source.connect(Arc::clone(&book) as Arc<dyn PositionBook>, Start::Earliest).await {
+            Ok(()) => read_to_fault(&mut *source, &book).await,
+            Err(fault) => fault,
+        }
+    };
+    source.close().await;
+    assert_eq!(fault.kind, FaultKind::HistoryBroken, "{fault}");
+    assert_eq!(book.len(), 10, "nothing of the new topic was taken: {:?}", book.payloads());
+}
+
+async fn pass_end(source: &mut dyn Source, book: &Arc<Book>) {
+    let until = Instant::now() + PATIENCE;
+    while !source.has_passed_end().await.expect("ask for the end") {
+        book.take(&source.next_batch(WIDE).await.expect("read"));
+        assert!(Instant::now() < until, "the end was not passed; {} records", book.len());
+    }
+}
+
+/// One partition stays empty.
+pub async fn the_end_is_passed_once_all_is_handed_out(rig: &dyn SourceRig) {
+    rig.publish(0, messages("a", 3000)).await;
+    rig.publish(1, messages("b", 1)).await;
+    let book = Arc::new(Book::default());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    source.note_end().await.expect("note the end");
+    assert!(!source.has_passed_end().await.expect("ask"), "nothing was handed out yet");
+    pass_end(&mut *source, &book).await;
+    assert_eq!(book.len(), 3001, "passed exactly when the last record was handed out");
+    // At the end already, and after a restart.
+    source.note_end().await.expect("note the end");
+    pass_end(&mut *source, &book).await;
+    source.close().await;
+    let book = Arc::new(book.reopened());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    source.note_end().await.expect("note the end");
+    pass_end(&mut *source, &book).await;
+    source.close().await;
+    assert!(book.is_empty());
+}
+
+/// The last offsets hold no record: transaction markers.
+pub async fn the_end_is_passed_behind_a_gap(rig: &dyn SourceRig) {
+    rig.publish(0, messages("a", 5)).await;
+    rig.leave_gap(0).await;
+    let book = Arc::new(Book::default());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    source.note_end().await.expect("note the end");
+    pass_end(&mut *source, &book).await;
+    source.close().await;
+    assert_eq!(book.len(), 5);
+    let book = Arc::new(book.reopened());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    source.note_end().await.expect("note the end");
+    pass_end(&mut *source, &book).await;
+    source.close().await;
+}
+
+/// Retention took everything: the end is a number, but no record leads to it.
+pub async fn the_end_of_an_emptied_partition_is_passed(rig: &dyn SourceRig) {
+    rig.publish(0, messages("a", 20)).await;
+    rig.trim(0, 20).await;
+    let book = Arc::new(Book::default());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    source.note_end().await.expect("note the end");
+    pass_end(&mut *source, &book).await;
+    source.close().await;
+    assert!(book.is_empty());
+}
+
+pub async fn closing_twice_is_fine_and_reading_after_it_is_a_fault(rig: &dyn SourceRig) {
+    let book = Arc::new(Book::default());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    source.close().await;
+    source.close().await;
+    let fault = source.next_batch(WIDE).await.expect_err("closed");
+    assert_eq!(fault.kind, FaultKind::Closed, "{fault}");
+    source.connect(Arc::clone(&book) as Arc<dyn PositionBook>, Start::Earliest).await.expect("connect after close");
+    rig.publish(0, messages("a", 1)).await;
+    read_until(&mut *source, &book, 1, true).await.expect("read after close and connect");
+    source.close().await;
+}
+
+pub async fn lag_counts_what_is_left(rig: &dyn SourceRig) {
+    rig.publish(0, messages("a", 100)).await;
+    let book = Arc::new(Book::default());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    let limits = BatchLimits { max_records: 10, ..WIDE };
+    let until = Instant::now() + PATIENCE;
+    while book.is_empty() {
+        book.take(&source.next_batch(limits).await.expect("read"));
+        assert!(Instant::now() < until);
+    }
+    let left = 100 - book.len() as u64;
+    assert_eq!(source.lag().await, Some(left));
+    read_until(&mut *source, &book, 100, true).await.expect("read");
+    assert_eq!(source.lag().await, Some(0));
+    source.close().await;
+}
