@@ -15,7 +15,7 @@ pub struct Trie {
 
 #[derive(Debug, Default)]
 pub struct Node {
-    pub(crate) names: Vec<(Box<[u8]>, u32)>,
+    pub(crate) names: Vec<Name>,
     by_hash: Option<hashbrown::HashMap<Box<[u8]>, u32>>,
     pub(crate) indices: Vec<(u32, u32)>,
     /// Slots that this value fills: more than one where different spellings name one place.
@@ -24,12 +24,55 @@ pub struct Node {
     pub(crate) below: Vec<u16>,
 }
 
+/// A member's name and its node. Nearly all names differ from each other within eight bytes, so that comparing is two numbers.
+#[derive(Debug)]
+pub(crate) struct Name {
+    head: u64,
+    bytes: Box<[u8]>,
+    node: u32,
+}
+
+/// The first eight bytes as a number, zeros behind shorter names.
+fn head(name: &[u8]) -> u64 {
+    name.iter().take(8).rev().fold(0, |head, byte| head << 8 | u64::from(*byte))
+}
+
+/// The same for the name at `start..end` of a payload: one load, where eight bytes are left.
+#[inline(always)]
+fn head_at(payload: &[u8], start: usize, end: usize) -> u64 {
+    match payload.get(start..).and_then(<[u8]>::first_chunk::<8>) {
+        Some(chunk) => {
+            let word = u64::from_le_bytes(*chunk);
+            match end - start {
+                short @ 0..8 => word & ((1 << (8 * short)) - 1),
+                _ => word,
+            }
+        }
+        None => head(&payload[start..end]),
+    }
+}
+
 impl Node {
     #[inline]
     pub(crate) fn named(&self, name: &[u8]) -> Option<u32> {
+        self.named_at(name, 0, name.len())
+    }
+
+    /// The node of the name that stands at `start..end` of a payload.
+    #[inline]
+    pub(crate) fn named_at(&self, payload: &[u8], start: usize, end: usize) -> Option<u32> {
+        let name = &payload[start..end];
         match &self.by_hash {
             Some(map) => map.get(name).copied(),
-            None => self.names.iter().find(|(candidate, _)| **candidate == *name).map(|(_, node)| *node),
+            None => {
+                let head = head_at(payload, start, end);
+                let same = |candidate: &&Name| {
+                    candidate.head == head
+                        && candidate.bytes.len() == name.len()
+                        && (name.len() <= 8 || candidate.bytes[8..] == name[8..])
+                };
+                self.names.iter().find(same).map(|candidate| candidate.node)
+            }
         }
     }
 
@@ -77,7 +120,7 @@ impl TrieBuilder {
         }
         for node in &mut nodes {
             if node.names.len() > LINEAR {
-                node.by_hash = Some(node.names.iter().cloned().collect());
+                node.by_hash = Some(node.names.iter().map(|name| (name.bytes.clone(), name.node)).collect());
             }
         }
         Trie { nodes, slots: self.paths.len() }
@@ -107,7 +150,8 @@ fn insert(nodes: &mut Vec<Node>, at: u32, path: &[Step], slot: u16) {
             None => {
                 nodes.push(Node::default());
                 let child = nodes.len() as u32 - 1;
-                nodes[at as usize].names.push((name.as_bytes().into(), child));
+                let bytes = name.as_bytes();
+                nodes[at as usize].names.push(Name { head: head(bytes), bytes: bytes.into(), node: child });
                 child
             }
         };

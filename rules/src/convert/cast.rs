@@ -107,7 +107,7 @@ fn plain_text(value: &Value) -> Text {
         Value::Int(i) => Text::from(i.to_string()),
         Value::Float(x) => Text::from(x.to_string()),
         Value::Uuid(uuid) => Text::from(uuid::Uuid::from_bytes(*uuid).to_string()),
-        Value::Date(days) => Text::from(time::date_text(*days)),
+        Value::Date(days) => Text::from(time::date_text(i64::from(*days))),
         Value::Time(micros) => Text::from(time::time_text(*micros)),
         Value::Timestamp(micros) => Text::from(time::timestamp_text(*micros, false)),
         Value::TimestampTz(micros) => Text::from(time::timestamp_text(*micros, true)),

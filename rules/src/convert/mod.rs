@@ -87,6 +87,19 @@ impl<'a> Given<'a> {
         }
     }
 
+    /// The same as bytes, where it only has to be compared with digits and signs: no second UTF-8 check.
+    fn text_bytes(self) -> Option<Cow<'a, [u8]>> {
+        match self {
+            Given::Text { token, escaped: false } => Some(Cow::Borrowed(&token[1..token.len() - 1])),
+            Given::Text { token, escaped: true } => {
+                Some(Cow::Owned(scan::unescape(&token[1..token.len() - 1]).into_bytes()))
+            }
+            Given::Plain(text) => Some(Cow::Borrowed(text.as_bytes())),
+            Given::Bytes(bytes) => Some(Cow::Borrowed(bytes)),
+            _ => None,
+        }
+    }
+
     /// A short form for messages.
     fn excerpt(self) -> String {
         const LONGEST: usize = 40;
@@ -208,18 +221,18 @@ fn read(
             .unwrap_or_else(|| Err(wrong()))
             .map(Value::Text),
         ColumnType::Uuid => {
-            let text = given.text().ok_or_else(wrong)?;
-            match uuid::Uuid::try_parse(&text) {
+            let text = given.text_bytes().ok_or_else(wrong)?;
+            match uuid::Uuid::try_parse_ascii(&text) {
                 Ok(uuid) => Ok(Value::Uuid(uuid.into_bytes())),
                 Err(_) => Err(unreadable("a uuid has 32 hexadecimal digits in groups of 8-4-4-4-12")),
             }
         }
         ColumnType::Date => {
-            let text = given.text().ok_or_else(wrong)?;
+            let text = given.text_bytes().ok_or_else(wrong)?;
             time::date(&text).map(Value::Date).map_err(|e| e.reject(given, column_type))
         }
         ColumnType::Time => {
-            let text = given.text().ok_or_else(wrong)?;
+            let text = given.text_bytes().ok_or_else(wrong)?;
             time::time(&text).map(Value::Time).map_err(|e| e.reject(given, column_type))
         }
         ColumnType::Timestamp | ColumnType::TimestampTz => {
@@ -227,7 +240,7 @@ fn read(
             let micros = match given {
                 Given::Micros(micros) => micros,
                 _ => {
-                    let text = given.text().ok_or_else(wrong)?;
+                    let text = given.text_bytes().ok_or_else(wrong)?;
                     time::timestamp(&text, zoned).map_err(|e| e.reject(given, column_type))?
                 }
             };
@@ -238,8 +251,8 @@ fn read(
             if let Given::Bytes(bytes) = given {
                 return Ok(Value::Binary(Bytes::copy_from_slice(bytes)));
             }
-            let text = given.text().ok_or_else(wrong)?;
-            match BASE64.decode(text.as_bytes()) {
+            let text = given.text_bytes().ok_or_else(wrong)?;
+            match BASE64.decode(&*text) {
                 Ok(bytes) => Ok(Value::Binary(Bytes::from(bytes))),
                 Err(error) => Err(unreadable(&format!("it is not base64, {}", error.to_string().to_lowercase()))),
             }

@@ -1,6 +1,5 @@
 //! Dates and times: ISO 8601 in the profile of RFC 3339, to the microsecond, never a guess.
 
-use chrono::{Datelike, NaiveDate};
 use gravity_model::ColumnType;
 
 use super::{Given, Reject};
@@ -29,26 +28,23 @@ impl BadTime {
 }
 
 const DAY_MICROS: i64 = 86_400_000_000;
-/// Days from 0001-01-01 (day 1) to 1970-01-01.
-const EPOCH_DAYS: i32 = 719_163;
 
 /// `YYYY-MM-DD` as days since 1970-01-01.
-pub(super) fn date(text: &str) -> Result<i32, BadTime> {
-    match text.as_bytes() {
+pub(super) fn date(text: &[u8]) -> Result<i32, BadTime> {
+    match text {
         bytes @ [_, _, _, _, b'-', _, _, b'-', _, _] => date_of(bytes),
         _ => Err(BadTime::Unreadable("a date is YYYY-MM-DD")),
     }
 }
 
 /// `HH:MM`, `HH:MM:SS` with optional fraction, as µs since midnight.
-pub(super) fn time(text: &str) -> Result<i64, BadTime> {
-    let (micros, rest) = clock(text.as_bytes())?;
+pub(super) fn time(text: &[u8]) -> Result<i64, BadTime> {
+    let (micros, rest) = clock(text)?;
     if rest.is_empty() { Ok(micros) } else { Err(BadTime::Unreadable("a time is HH:MM:SS, without zone")) }
 }
 
 /// Date, `T` or space, time, zone. µs since 1970 in UTC; a column without zone (`zoned` false) also takes text without zone.
-pub(super) fn timestamp(text: &str, zoned: bool) -> Result<i64, BadTime> {
-    let bytes = text.as_bytes();
+pub(super) fn timestamp(bytes: &[u8], zoned: bool) -> Result<i64, BadTime> {
     let (day, rest) = match bytes.split_at_checked(10) {
         Some((day, [b'T' | b't' | b' ', rest @ ..])) => (day, rest),
         _ => return Err(BadTime::Unreadable("a timestamp is YYYY-MM-DDTHH:MM:SS with zone")),
@@ -85,9 +81,50 @@ fn date_of(bytes: &[u8]) -> Result<i32, BadTime> {
     if year == 0 {
         return Err(BadTime::Unreadable("there is no year 0"));
     }
-    NaiveDate::from_ymd_opt(year as i32, month, day)
-        .map(|date| date.num_days_from_ce() - EPOCH_DAYS)
-        .ok_or(BadTime::Unreadable("the calendar has no such day"))
+    if month == 0 || month > 12 || day == 0 || day > days_in(year, month) {
+        return Err(BadTime::Unreadable("the calendar has no such day"));
+    }
+    Ok(days_of(i64::from(year), month, day) as i32)
+}
+
+fn is_leap(year: u32) -> bool {
+    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+}
+
+fn days_in(year: u32, month: u32) -> u32 {
+    match month {
+        2 => 28 + u32::from(is_leap(year)),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// Days of 400 years, after which the Gregorian calendar repeats itself.
+const ERA_DAYS: i64 = 146_097;
+/// Days from 0000-03-01 to 1970-01-01.
+const EPOCH: i64 = 719_468;
+
+/// Days since 1970-01-01. Years are counted from March, so that the leap day is the last one of its year; the months then have
+/// 153 days for every five.
+fn days_of(year: i64, month: u32, day: u32) -> i64 {
+    let year = if month > 2 { year } else { year - 1 };
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let month_from_march = i64::from((month + 9) % 12);
+    let day_of_year = (153 * month_from_march + 2) / 5 + i64::from(day) - 1;
+    era * ERA_DAYS + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - EPOCH
+}
+
+/// The inverse: year, month, day.
+fn calendar_day(days: i64) -> (i64, i64, i64) {
+    let days = days + EPOCH;
+    let (era, day_of_era) = (days.div_euclid(ERA_DAYS), days.rem_euclid(ERA_DAYS));
+    // Leap days so far are taken out, so that every year has 365 days.
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let month = (month_from_march + 2) % 12 + 1;
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    (year, month, day_of_year - (153 * month_from_march + 2) / 5 + 1)
 }
 
 /// Time of day in µs and what stands behind it.
@@ -132,10 +169,12 @@ fn pair(high: u8, low: u8) -> Result<u32, BadTime> {
     }
 }
 
-pub(super) fn date_text(days: i32) -> String {
-    match NaiveDate::from_num_days_from_ce_opt(days.saturating_add(EPOCH_DAYS)) {
-        Some(date) => date.format("%Y-%m-%d").to_string(),
-        None => days.to_string(),
+/// `YYYY-MM-DD`; years beyond four digits get a sign, as ISO 8601 has it.
+pub(super) fn date_text(days: i64) -> String {
+    let (year, month, day) = calendar_day(days);
+    match year {
+        0..=9999 => format!("{year:04}-{month:02}-{day:02}"),
+        _ => format!("{year:+05}-{month:02}-{day:02}"),
     }
 }
 
@@ -152,6 +191,36 @@ pub(super) fn time_text(micros: i64) -> String {
 /// RFC 3339; `Z` behind it when the value has a zone.
 pub(super) fn timestamp_text(micros: i64, zoned: bool) -> String {
     let days = micros.div_euclid(DAY_MICROS);
-    let date = date_text(i32::try_from(days).unwrap_or(i32::MAX));
+    let date = date_text(days);
     format!("{date}T{}{}", time_text(micros.rem_euclid(DAY_MICROS)), if zoned { "Z" } else { "" })
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{Datelike, NaiveDate};
+
+    use super::*;
+
+    #[test]
+    fn the_calendar_is_chronos() {
+        let epoch = NaiveDate::from_ymd_opt(1970, 1, 1).expect("a day");
+        let mut day = NaiveDate::from_ymd_opt(1, 1, 1).expect("a day");
+        while day.year() < 10_000 {
+            let text = day.format("%Y-%m-%d").to_string();
+            let days = (day - epoch).num_days();
+            assert_eq!(date(text.as_bytes()), Ok(days as i32), "{text}");
+            assert_eq!(date_text(days), text);
+            day = day.succ_opt().expect("before the last day");
+        }
+        for year in 1..10_000 {
+            for month in 0..14 {
+                for day in [0, 28, 29, 30, 31, 32] {
+                    let text = format!("{year:04}-{month:02}-{day:02}");
+                    let there = NaiveDate::from_ymd_opt(year, month, day).is_some();
+                    assert_eq!(date(text.as_bytes()).is_ok(), there, "{text}");
+                }
+            }
+        }
+        assert_eq!((date_text(-719_529), date_text(2_932_897)), ("-0001-12-31".into(), "+10000-01-01".into()));
+    }
 }

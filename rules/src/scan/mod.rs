@@ -104,6 +104,14 @@ pub(crate) fn elements(array: &[u8], mut each: impl FnMut(Slot)) -> Result<(), S
     }
 }
 
+/// Where a key stands, without its quotes.
+#[derive(Clone, Copy)]
+struct Key {
+    start: usize,
+    end: usize,
+    escaped: bool,
+}
+
 struct Scanner<'p> {
     bytes: &'p [u8],
     at: usize,
@@ -119,8 +127,10 @@ impl<'p> Scanner<'p> {
     #[inline(always)]
     fn space(&mut self) {
         // Compact payloads have no white space: one comparison each.
-        while matches!(self.peek(), b' ' | b'\n' | b'\r' | b'\t') {
-            self.at += 1;
+        if self.peek() <= b' ' {
+            while matches!(self.peek(), b' ' | b'\n' | b'\r' | b'\t') {
+                self.at += 1;
+            }
         }
     }
 
@@ -156,8 +166,8 @@ impl<'p> Scanner<'p> {
             return Ok(());
         }
         loop {
-            let (name, escaped) = self.key()?;
-            self.member(trie, node, name, escaped, slots, depth)?;
+            let name = self.key()?;
+            self.member(trie, node, name, slots, depth)?;
             self.space();
             match self.peek() {
                 b',' => {
@@ -181,10 +191,9 @@ impl<'p> Scanner<'p> {
             return Ok(());
         }
         loop {
-            let start = self.at as u32 + 1;
-            let (name, escaped) = self.key()?;
-            fields.push((start, start + name.len() as u32));
-            self.member(trie, trie.root(), name, escaped, slots, 0)?;
+            let name = self.key()?;
+            fields.push((name.start as u32, name.end as u32));
+            self.member(trie, trie.root(), name, slots, 0)?;
             self.space();
             match self.peek() {
                 b',' => {
@@ -205,12 +214,14 @@ impl<'p> Scanner<'p> {
         &mut self,
         trie: &Trie,
         node: &Node,
-        name: &[u8],
-        escaped: bool,
+        name: Key,
         slots: &mut [Slot],
         depth: usize,
     ) -> Result<(), ScanError> {
-        let child = if escaped { node.named(unescape(name).as_bytes()) } else { node.named(name) };
+        let child = match name.escaped {
+            true => node.named(unescape(&self.bytes[name.start..name.end]).as_bytes()),
+            false => node.named_at(self.bytes, name.start, name.end),
+        };
         match child {
             Some(child) => {
                 let child = trie.node(child);
@@ -330,23 +341,23 @@ impl<'p> Scanner<'p> {
         }
     }
 
-    /// A key with its colon; the cursor ends on the value. Answers the bytes between the quotes.
-    #[inline]
-    fn key(&mut self) -> Result<(&'p [u8], bool), ScanError> {
+    /// A key with its colon; the cursor ends on the value.
+    #[inline(always)]
+    fn key(&mut self) -> Result<Key, ScanError> {
         if self.peek() != b'"' {
             return Err(self.error("a key in double quotes was expected"));
         }
         self.at += 1;
         let start = self.at;
         let escaped = self.string()?;
-        let name = &self.bytes[start..self.at - 1];
+        let end = self.at - 1;
         self.space();
         if self.peek() != b':' {
             return Err(self.error("`:` was expected"));
         }
         self.at += 1;
         self.space();
-        Ok((name, escaped))
+        Ok(Key { start, end, escaped })
     }
 
     /// From behind the opening quote to behind the closing one; true when there was an escape.
