@@ -7,6 +7,7 @@ pub mod bookkeeping;
 pub mod catalogue;
 pub mod hostile;
 pub mod live;
+pub mod memory_only;
 pub mod operations;
 pub mod places;
 pub mod postgres_only;

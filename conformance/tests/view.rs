@@ -38,6 +38,7 @@ macro_rules! everywhere {
             operations::partial_updates_do_not_need_every_column,
             operations::large_groups_are_split,
             operations::v8_missing_tables_and_columns_stop_the_route,
+            operations::v8_a_column_dropped_while_running,
             operations::an_empty_batch_moves_the_checkpoint,
             hostile::t1_ten_thousand_hostile_strings,
             hostile::a_nul_in_text_is_kept_or_refused,
@@ -46,6 +47,7 @@ macro_rules! everywhere {
             hostile::o35_reserved_words_and_case_are_plain_names,
             types::every_type_comes_back_exactly,
             types::o36_every_key_type,
+            types::nothing_is_shortened_in_silence,
             catalogue::a_missing_table_is_proposed_and_made,
             catalogue::a_live_table_is_described,
             catalogue::inspect_names_what_is_missing,
@@ -54,7 +56,12 @@ macro_rules! everywhere {
     };
 }
 
-everywhere!(memory, MemoryPlace::new(););
+everywhere!(memory, MemoryPlace::new();
+    memory_only::a_scripted_failure_does_nothing,
+    memory_only::an_unknown_commit_is_done_or_not,
+    memory_only::a_hanging_call_goes_on_when_told,
+    memory_only::a_refused_value_is_a_refusal_of_its_event,
+);
 everywhere!(sqlite, SqlitePlace::new();
     sqlite_only::v4_a_held_lock_is_transient,
     sqlite_only::foreign_and_missing_files_are_misconfigured,

@@ -187,6 +187,20 @@ pub async fn o35_hostile_names_are_refused(place: &dyn Place) {
             assert_eq!(kind(write(&*store, &mut now, &changes).await), FaultKind::Misconfigured, "column {name:?}");
         }
     }
+    let seed = 35;
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut refusals = 0;
+    while refusals < 500 {
+        let name: String =
+            (0..random.random_range(1..5)).map(|_| PIECES[random.random_range(0..PIECES.len())]).collect();
+        let plain =
+            name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.as_bytes()[0].is_ascii_digit();
+        if !plain {
+            assert_eq!(kind(store.has_rows(&name).await), FaultKind::Misconfigured, "{name:?}");
+            refusals += 1;
+        }
+    }
+    println!("identifiers: {refusals} hostile ones refused, seed {seed}");
     for ddl in ["DROP TABLE users", "CREATE TABLE a (id int); DROP TABLE users", "CREATE INDEX i ON users (name)"] {
         assert_eq!(kind(store.create(&strings(&[ddl])).await), FaultKind::Misconfigured, "{ddl}");
     }

@@ -464,3 +464,25 @@ pub async fn an_empty_batch_moves_the_checkpoint(place: &dyn Place) {
     write(&*store, &mut now, &batch(&users, RowOp::Upsert, &["name"], Vec::new())).await.expect("no rows");
     assert_eq!(store.checkpoints("r").await.expect("read"), [now]);
 }
+
+/// V8: a column goes away and comes back under prepared statements.
+pub async fn v8_a_column_dropped_while_running(place: &dyn Place) {
+    if place.dialect() == super::Dialect::Memory {
+        return;
+    }
+    let (store, mut now) = attached(place).await;
+    let users = made(place, &*store, &USERS).await;
+    let changes = |id| batch(&users, RowOp::Upsert, &["name", "email"], vec![vec![int(id), text("a"), text("a@x")]]);
+    for id in 0..8 {
+        write(&*store, &mut now, &changes(id)).await.expect("write");
+    }
+    place.dba("ALTER TABLE users DROP COLUMN email").await;
+    assert_eq!(kind(write(&*store, &mut now, &changes(8)).await), FaultKind::Misconfigured);
+    place.dba("ALTER TABLE users ADD COLUMN email text").await;
+    write(&*store, &mut now, &changes(9)).await.expect("the column is back");
+    place.dba("DROP TABLE users").await;
+    assert_eq!(kind(write(&*store, &mut now, &changes(10)).await), FaultKind::Misconfigured);
+    place.make(&USERS).await;
+    write(&*store, &mut now, &changes(11)).await.expect("the table is back");
+    assert_eq!(place.rows("users", &["id", "email"]).await, table(&[&["11", "a@x"]]));
+}

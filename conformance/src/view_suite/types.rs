@@ -189,3 +189,28 @@ pub async fn o36_every_key_type(place: &dyn Place) {
     }
     println!("key types: {done:?}");
 }
+
+/// What PostgreSQL would round or cut without a word is refused, by the code that it has for the loud case.
+pub async fn nothing_is_shortened_in_silence(place: &dyn Place) {
+    if place.dialect() != Dialect::Postgres {
+        return;
+    }
+    let (store, mut now) = attached(place).await;
+    let shape = proposed(place, "short", &[("id", "i64"), ("d", "decimal(12,2)"), ("v", "varchar(3)")], &["id"]).await;
+    let decimal = |t: &str| Value::Decimal(t.into());
+    for (column, value, code) in [
+        ("d", decimal("1.005"), "22003"),
+        ("d", decimal("12345678901"), "22003"),
+        ("v", text("abc  "), "22001"),
+        ("v", text("abcd"), "22001"),
+    ] {
+        let changes = batch(&shape, RowOp::Upsert, &[column], vec![vec![int(1), value.clone()]]);
+        let fault = super::refused(write(&*store, &mut now, &changes).await);
+        assert_eq!(fault.code, code, "{value:?}");
+    }
+    for (column, value) in [("d", decimal("1.01")), ("v", text("éé ")), ("d", decimal("-9999999999.99"))] {
+        let changes = batch(&shape, RowOp::Upsert, &[column], vec![vec![int(1), value]]);
+        write(&*store, &mut now, &changes).await.expect("fits");
+    }
+    assert_eq!(place.rows("short", &["id", "d", "v"]).await, super::table(&[&["1", "-9999999999.99", "éé "]]));
+}

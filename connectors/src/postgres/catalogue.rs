@@ -8,7 +8,7 @@ use sqlx::postgres::PgRow;
 use super::client::Session;
 use super::error::fault;
 use crate::sql::name::{Name, TableName};
-use crate::sql::statement::StatementBuilder;
+use crate::sql::statement::{StatementBuilder, TypeWord};
 
 /// One column as `pg_attribute` has it.
 #[derive(Debug)]
@@ -190,6 +190,8 @@ fn chosen_key<'a>(wanted: &[&str], keys: &[(bool, Vec<u16>)], names: impl Fn(&[u
 
 /// `None`: a type that no value of ours can be written to.
 pub(super) fn column_type(column: &LiveColumn) -> Option<ColumnType> {
+    // Some types can only be cast to by their name.
+    TypeWord::parse(&column.declared).ok()?;
     if column.is_enum || column.base_name == "citext" {
         return Some(ColumnType::Text);
     }

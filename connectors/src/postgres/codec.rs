@@ -158,7 +158,9 @@ impl Encode<'_, Postgres> for Cells<'_> {
             }
             let at = out.len();
             out.extend_from_slice(&[0; 4]);
-            if let Err(refusal) = write_element(self.wire, value, out) {
+            if let Err(refusal) =
+                kept_whole(&self.column.column_type, value).and_then(|()| write_element(self.wire, value, out))
+            {
                 return Err(Box::new(CellRefused { column: self.column.name.clone(), row, refusal }));
             }
             let length = out.len() - at - 4;
@@ -204,6 +206,31 @@ pub(super) fn refused(error: BoxDynError, doing: &str) -> Fault {
         Ok(cell) => Fault::new(FaultKind::RefusedEvent, cell.refusal.code, doing, cell.to_string()).with_source(cell),
         Err(other) => Fault::new(FaultKind::RefusedEvent, "22000", doing, other.to_string()).with_source(other),
     }
+}
+
+/// What PostgreSQL would shorten without a word is refused: digits behind a numeric's scale, blanks behind a varchar's length.
+fn kept_whole(column_type: &ColumnType, value: &Value) -> Result<(), Refusal> {
+    match (column_type, value) {
+        (ColumnType::Decimal(Some((_, scale))), Value::Decimal(digits)) => {
+            // Canonical digits end with a digit that counts.
+            let fraction =
+                digits.as_bytes().iter().position(|b| *b == b'.').map_or(0, |point| digits.len() - point - 1);
+            if fraction > usize::from(*scale) {
+                return Err(Refusal::new("22003", format!("{digits} has more than {scale} digits after the point")));
+            }
+        }
+        (ColumnType::Varchar(longest), Value::Text(text)) if text.len() > *longest as usize => {
+            let length = text.as_str().chars().count();
+            if length > *longest as usize {
+                return Err(Refusal::new(
+                    "22001",
+                    format!("a text of {length} characters where {longest} are allowed"),
+                ));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Appends one non-null value in binary form.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use gravity_model::Fault;
+use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use crate::sql::Bookkeeping;
@@ -31,7 +32,6 @@ pub struct PostgresOptions {
     pub host: String,
     pub port: u16,
     pub user: String,
-    /// Empty: none is sent.
     pub password: String,
     pub db_name: String,
     pub tls: TlsMode,
@@ -101,9 +101,13 @@ impl PostgresOptions {
         if let Some(schema) = &self.schema {
             settings.push(("search_path", format!("\"{}\"", Name::parse(schema)?.as_str())));
         }
-        let mut options = PgConnectOptions::new_without_pgpass()
+        let options = PgConnectOptions::new_without_pgpass()
+            // Faults are reported by the engine, once, with what they mean.
+            .disable_statement_logging()
             .port(self.port)
             .username(&self.user)
+            // Also when it is empty: sqlx would take one from the environment of the process.
+            .password(&self.password)
             .database(&self.db_name)
             .application_name(&self.application_name)
             // One prepared statement per table, operation and column set is in use at a time.
@@ -115,13 +119,10 @@ impl PostgresOptions {
                 TlsMode::Unverified => PgSslMode::Require,
                 TlsMode::Off => PgSslMode::Disable,
             });
-        options = match self.host.starts_with('/') {
+        let mut options = match self.host.starts_with('/') {
             true => options.socket(&self.host),
             false => options.host(&self.host),
         };
-        if !self.password.is_empty() {
-            options = options.password(&self.password);
-        }
         if let Some(file) = &self.ca_file {
             options = options.ssl_root_cert(file);
         }

@@ -175,11 +175,9 @@ impl ViewTransaction for PostgresTransaction {
             // The connection goes without a COMMIT; the caller knows no more than after a real cut.
             return Err(Fault::new(FaultKind::Disconnected, "failpoint", DOING, "cut before COMMIT"));
         }
-        if let Err(fault) = self.session.command("COMMIT", DOING).await {
-            // Refused by the server (a deferred constraint, a serialisation failure): nothing was committed, and it said so.
-            // Anything else is unknown. Either way the connection is not used again.
-            return Err(fault);
-        }
+        // A fault that the server answered (a deferred constraint, a serialisation failure) says that nothing was committed;
+        // anything else is unknown. Either way the connection goes with this value.
+        self.session.command("COMMIT", DOING).await?;
         if failpoint::hit("view.after_commit") == Hit::Fail {
             return Err(Fault::new(FaultKind::Disconnected, "failpoint", DOING, "cut after COMMIT"));
         }

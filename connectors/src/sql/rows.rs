@@ -79,7 +79,15 @@ impl RowLayout {
 }
 
 /// Plans by shape (its address), operation and columns.
-pub(crate) struct PlanCache<P>(Mutex<HashMap<(usize, RowOp, Arc<ColumnSet>), Planned<P>>>);
+pub(crate) struct PlanCache<P>(Mutex<HashMap<PlanKey, Planned<P>>>);
+
+#[derive(PartialEq, Eq, Hash)]
+struct PlanKey {
+    shape: usize,
+    op: RowOp,
+    columns: Arc<ColumnSet>,
+    width: usize,
+}
 
 struct Planned<P> {
     plan: Arc<P>,
@@ -103,13 +111,18 @@ impl<P> PlanCache<P> {
         group: &RowGroup,
         make: impl FnOnce(RowLayout) -> Result<P, Fault>,
     ) -> Result<Arc<P>, Fault> {
-        let key = (Arc::as_ptr(shape) as usize, group.op, group.columns.clone());
-        if let Some(planned) = self.0.lock().get(&key) {
-            return Ok(planned.plan.clone());
-        }
-        if group.width == 0 || group.values.len() % group.width != 0 {
+        if group.width == 0 || !group.values.len().is_multiple_of(group.width) {
             let detail = format!("{} values in rows of {}", group.values.len(), group.width);
             return Err(shape_fault(&shape.table, detail));
+        }
+        let key = PlanKey {
+            shape: Arc::as_ptr(shape) as usize,
+            op: group.op,
+            columns: group.columns.clone(),
+            width: group.width,
+        };
+        if let Some(planned) = self.0.lock().get(&key) {
+            return Ok(planned.plan.clone());
         }
         let plan = Arc::new(make(RowLayout::new(shape, group.op, &group.columns, group.width)?)?);
         let mut plans = self.0.lock();

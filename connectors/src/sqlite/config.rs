@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use gravity_model::{Fault, FaultKind};
+use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 
 use crate::sql::Bookkeeping;
@@ -36,13 +37,15 @@ impl SqliteOptions {
         }
         Ok(SqliteConnectOptions::new()
             .filename(&self.path)
+            // Faults are reported by the engine, once, with what they mean.
+            .disable_statement_logging()
             .create_if_missing(true)
             // Readers do not wait for the writer; FULL syncs the log at each commit and costs 6 % (performance notes).
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(self.busy_timeout)
             .foreign_keys(true)
-            .statement_cache_capacity(512)
+            .statement_cache_capacity(256)
             // 16 MiB: a batch's pages stay in memory until its commit.
             .pragma("cache_size", "-16384")
             .thread_name(|id| format!("gravity-sqlite-{id}")))

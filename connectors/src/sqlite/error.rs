@@ -12,7 +12,7 @@ pub(super) fn kind_of(code: i32) -> FaultKind {
         // Busy, locked, out of memory, interrupted, I/O, disk full, WAL lock protocol, schema changed meanwhile.
         5 | 6 | 7 | 9 | 10 | 13 | 15 | 17 => Transient,
         // Too big, constraint, type mismatch.
-        18 | 19 | 20 => RefusedEvent,
+        18..=20 => RefusedEvent,
         // Missing tables, permissions, damaged or foreign files, and misuse.
         _ => Misconfigured,
     }
