@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use gravity_connectors::kafka::{KafkaConnection, KafkaSource, KafkaSourceOptions, commit_metadata};
 use gravity_model::LogId;
 use gravity_model::port::source::Source;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{Header, Message as _, OwnedHeaders, OwnedMessage};
@@ -148,6 +150,13 @@ async fn wait_for_partitions(admin: &AdminClient<DefaultClientContext>, topic: &
         assert!(Instant::now() < until, "{led} of {partitions} partitions of {topic} have a leader");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Sets one setting of a topic.
+pub async fn alter_topic(hosts: &str, topic: &str, key: &str, value: &str) {
+    let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(key, value);
+    let altered = admin(hosts).alter_configs([&change], &AdminOptions::new()).await.expect("alter topic");
+    altered[0].as_ref().expect("altered");
 }
 
 pub async fn delete_topic(hosts: &str, topic: &str) {

@@ -37,6 +37,7 @@ const RECORD_OVERHEAD: usize = 96;
 pub struct KafkaExporter {
     name: String,
     options: KafkaExporterOptions,
+    attempt_limit: Duration,
     producer: Mutex<Option<Arc<Sender>>>,
 }
 
@@ -71,7 +72,13 @@ impl ClientContext for ExporterContext {
 
 impl KafkaExporter {
     pub fn new(name: impl Into<String>, options: KafkaExporterOptions) -> KafkaExporter {
-        KafkaExporter { name: name.into(), options, producer: Mutex::new(None) }
+        KafkaExporter { name: name.into(), options, attempt_limit: ATTEMPT_LIMIT, producer: Mutex::new(None) }
+    }
+
+    /// Tells the fate of unconfirmed messages as unknown after this time instead of [`ATTEMPT_LIMIT`].
+    #[must_use]
+    pub fn with_attempt_limit(self, attempt_limit: Duration) -> KafkaExporter {
+        KafkaExporter { attempt_limit, ..self }
     }
 
     async fn sender(&self) -> Result<Arc<Sender>, Fault> {
@@ -172,7 +179,7 @@ impl<'a> Round<'a> {
             outcomes: (0..count).map(|_| None).collect(),
             held: HashSet::new(),
             waiting: FuturesOrdered::new(),
-            until: Instant::now() + ATTEMPT_LIMIT,
+            until: Instant::now() + exporter.attempt_limit,
             over: false,
         }
     }
