@@ -610,7 +610,7 @@ pub(crate) fn convert_constant(constant: &Constant, converter: &Converter) -> Re
     let mut slots = vec![Slot::default(); trie.slots()];
     scan::scan(&wrapped, &trie, &mut slots, None).map_err(|error| format!("{:?}", error.reason))?;
     match Given::of_slot(slots[slot as usize], &wrapped) {
-        Some(given) => converter.convert(given, None).map_err(|reject| reject.message),
+        Some(given) => converter.convert(given, None).map_err(|reject| reject.message.into_string()),
         None => Ok(Value::Null),
     }
 }

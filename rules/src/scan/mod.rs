@@ -65,39 +65,31 @@ pub fn scan(
     if let Err(error) = std::str::from_utf8(payload) {
         return Err(ScanError { at: error.valid_up_to(), reason: Reason::NotUtf8 });
     }
-    let mut scanner = Scanner { bytes: payload, at: 0 };
-    scanner.space();
-    match fields {
-        Some(fields) if scanner.peek() == b'{' => scanner.top_level(trie, slots, fields)?,
-        _ => scanner.read(trie, trie.root(), slots, 0)?,
+    let mut scanner = Scanner::new(payload, 0);
+    match scanner.document(trie, slots, fields) {
+        Ok(()) => Ok(()),
+        Err(Failed) => Err(scanner.error.unwrap_or(ScanError { at: scanner.at, reason: Reason::Syntax("no JSON") })),
     }
-    scanner.space();
-    if scanner.at < payload.len() {
-        return Err(scanner.error("text after the end of the document"));
-    }
-    Ok(())
 }
 
 /// True when the bytes are exactly one number of JSON's grammar.
 pub(crate) fn is_number(bytes: &[u8]) -> bool {
-    let mut scanner = Scanner { bytes, at: 0 };
+    let mut scanner = Scanner::new(bytes, 0);
     scanner.number().is_ok() && scanner.at == bytes.len()
 }
 
 /// The elements of a JSON array that was scanned before; each is given as its slot relative to `array`.
-pub(crate) fn elements(array: &[u8], mut each: impl FnMut(Slot)) -> Result<(), ScanError> {
-    let mut scanner = Scanner { bytes: array, at: 1 };
+pub(crate) fn elements(array: &[u8], mut each: impl FnMut(Slot)) {
+    let mut scanner = Scanner::new(array, 1);
     scanner.space();
-    if scanner.peek() == b']' {
-        return Ok(());
-    }
     loop {
         let start = scanner.at;
-        let kind = scanner.skip(0)?;
+        // The closing bracket of an empty array is no value.
+        let Ok(kind) = scanner.skip(0) else { return };
         each(Slot { start: start as u32, end: scanner.at as u32, kind });
         scanner.space();
         if scanner.peek() != b',' {
-            return Ok(());
+            return;
         }
         scanner.at += 1;
         scanner.space();
@@ -115,9 +107,17 @@ struct Key {
 struct Scanner<'p> {
     bytes: &'p [u8],
     at: usize,
+    /// Set where a method answers [`Failed`]: results are then one byte and stay in registers.
+    error: Option<ScanError>,
 }
 
+struct Failed;
+
 impl<'p> Scanner<'p> {
+    fn new(bytes: &'p [u8], at: usize) -> Scanner<'p> {
+        Scanner { bytes, at, error: None }
+    }
+
     /// The next byte; NUL at the end, which is allowed nowhere outside of text.
     #[inline(always)]
     fn peek(&self) -> u8 {
@@ -135,12 +135,36 @@ impl<'p> Scanner<'p> {
     }
 
     #[cold]
-    fn error(&self, reason: &'static str) -> ScanError {
-        ScanError { at: self.at, reason: Reason::Syntax(reason) }
+    fn error(&mut self, reason: &'static str) -> Failed {
+        self.fail(Reason::Syntax(reason))
+    }
+
+    #[cold]
+    fn fail(&mut self, reason: Reason) -> Failed {
+        self.error = Some(ScanError { at: self.at, reason });
+        Failed
+    }
+
+    fn document(
+        &mut self,
+        trie: &Trie,
+        slots: &mut [Slot],
+        fields: Option<&mut Vec<(u32, u32)>>,
+    ) -> Result<(), Failed> {
+        self.space();
+        match fields {
+            Some(fields) if self.peek() == b'{' => self.top_level(trie, slots, fields)?,
+            _ => self.read(trie, trie.root(), slots, 0)?,
+        }
+        self.space();
+        if self.at < self.bytes.len() {
+            return Err(self.error("text after the end of the document"));
+        }
+        Ok(())
     }
 
     /// Reads the value at the cursor, which belongs to `node`.
-    fn read(&mut self, trie: &Trie, node: &Node, slots: &mut [Slot], depth: usize) -> Result<(), ScanError> {
+    fn read(&mut self, trie: &Trie, node: &Node, slots: &mut [Slot], depth: usize) -> Result<(), Failed> {
         let start = self.at as u32;
         let kind = match self.peek() {
             b'{' if !node.names.is_empty() => {
@@ -159,7 +183,7 @@ impl<'p> Scanner<'p> {
         Ok(())
     }
 
-    fn object(&mut self, trie: &Trie, node: &Node, slots: &mut [Slot], depth: usize) -> Result<(), ScanError> {
+    fn object(&mut self, trie: &Trie, node: &Node, slots: &mut [Slot], depth: usize) -> Result<(), Failed> {
         self.enter(depth)?;
         if self.peek() == b'}' {
             self.at += 1;
@@ -184,7 +208,7 @@ impl<'p> Scanner<'p> {
     }
 
     /// The payload's own object, when someone wants to know of every field.
-    fn top_level(&mut self, trie: &Trie, slots: &mut [Slot], fields: &mut Vec<(u32, u32)>) -> Result<(), ScanError> {
+    fn top_level(&mut self, trie: &Trie, slots: &mut [Slot], fields: &mut Vec<(u32, u32)>) -> Result<(), Failed> {
         self.enter(0)?;
         if self.peek() == b'}' {
             self.at += 1;
@@ -210,14 +234,7 @@ impl<'p> Scanner<'p> {
     }
 
     #[inline]
-    fn member(
-        &mut self,
-        trie: &Trie,
-        node: &Node,
-        name: Key,
-        slots: &mut [Slot],
-        depth: usize,
-    ) -> Result<(), ScanError> {
+    fn member(&mut self, trie: &Trie, node: &Node, name: Key, slots: &mut [Slot], depth: usize) -> Result<(), Failed> {
         let child = match name.escaped {
             true => node.named(unescape(&self.bytes[name.start..name.end]).as_bytes()),
             false => node.named_at(self.bytes, name.start, name.end),
@@ -234,7 +251,7 @@ impl<'p> Scanner<'p> {
         }
     }
 
-    fn array(&mut self, trie: &Trie, node: &Node, slots: &mut [Slot], depth: usize) -> Result<(), ScanError> {
+    fn array(&mut self, trie: &Trie, node: &Node, slots: &mut [Slot], depth: usize) -> Result<(), Failed> {
         self.enter(depth)?;
         if self.peek() == b']' {
             self.at += 1;
@@ -262,9 +279,9 @@ impl<'p> Scanner<'p> {
         }
     }
 
-    fn enter(&mut self, depth: usize) -> Result<(), ScanError> {
+    fn enter(&mut self, depth: usize) -> Result<(), Failed> {
         if depth >= MAX_DEPTH {
-            return Err(ScanError { at: self.at, reason: Reason::TooDeep });
+            return Err(self.fail(Reason::TooDeep));
         }
         self.at += 1;
         self.space();
@@ -272,7 +289,7 @@ impl<'p> Scanner<'p> {
     }
 
     /// Steps over a value of any kind without recursion: the open brackets are the bits of one word.
-    fn skip(&mut self, depth_above: usize) -> Result<Kind, ScanError> {
+    fn skip(&mut self, depth_above: usize) -> Result<Kind, Failed> {
         let mut first = None;
         let mut objects: u64 = 0;
         let mut depth = 0;
@@ -332,7 +349,7 @@ impl<'p> Scanner<'p> {
         }
     }
 
-    fn literal(&mut self, word: &'static [u8], kind: Kind) -> Result<Kind, ScanError> {
+    fn literal(&mut self, word: &'static [u8], kind: Kind) -> Result<Kind, Failed> {
         if self.bytes[self.at..].starts_with(word) {
             self.at += word.len();
             Ok(kind)
@@ -343,7 +360,7 @@ impl<'p> Scanner<'p> {
 
     /// A key with its colon; the cursor ends on the value.
     #[inline(always)]
-    fn key(&mut self) -> Result<Key, ScanError> {
+    fn key(&mut self) -> Result<Key, Failed> {
         if self.peek() != b'"' {
             return Err(self.error("a key in double quotes was expected"));
         }
@@ -362,7 +379,7 @@ impl<'p> Scanner<'p> {
 
     /// From behind the opening quote to behind the closing one; true when there was an escape.
     #[inline(always)]
-    fn string(&mut self) -> Result<bool, ScanError> {
+    fn string(&mut self) -> Result<bool, Failed> {
         let bytes = self.bytes;
         let mut at = self.at;
         while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
@@ -383,7 +400,7 @@ impl<'p> Scanner<'p> {
 
     /// The rare rest: escapes, the last bytes of the payload, errors.
     #[inline(never)]
-    fn rest_of_string(&mut self) -> Result<bool, ScanError> {
+    fn rest_of_string(&mut self) -> Result<bool, Failed> {
         let mut escaped = false;
         loop {
             match self.bytes.get(self.at) {
@@ -410,7 +427,7 @@ impl<'p> Scanner<'p> {
         }
     }
 
-    fn escape(&mut self) -> Result<(), ScanError> {
+    fn escape(&mut self) -> Result<(), Failed> {
         match self.bytes.get(self.at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
                 self.at += 2;
@@ -435,7 +452,7 @@ impl<'p> Scanner<'p> {
     }
 
     /// The four digits of `\uXXXX` at the cursor.
-    fn code_unit(&mut self) -> Result<u16, ScanError> {
+    fn code_unit(&mut self) -> Result<u16, Failed> {
         let digits = self.bytes.get(self.at + 2..self.at + 6);
         let unit = digits.and_then(|digits| {
             digits.iter().try_fold(0u16, |unit, digit| Some(unit << 4 | (*digit as char).to_digit(16)? as u16))
@@ -450,7 +467,7 @@ impl<'p> Scanner<'p> {
     }
 
     #[inline]
-    fn number(&mut self) -> Result<(), ScanError> {
+    fn number(&mut self) -> Result<(), Failed> {
         if self.peek() == b'-' {
             self.at += 1;
         }
