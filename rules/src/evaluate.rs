@@ -4,7 +4,9 @@ use bytes::Bytes;
 use gravity_model::{EventKind, Recorded, Value};
 
 use crate::codes;
-use crate::compile::{Action, Cell, EventProgram, Input, KeyCell, Label, PassThrough, RouteProgram, RuleProgram};
+use crate::compile::{
+    Action, Cell, EventProgram, Input, InternedSet, KeyCell, Label, PassThrough, RouteProgram, RuleProgram,
+};
 use crate::convert::{Given, Reject};
 use crate::evaluation::{Change, ChangeOp, Evaluation, Refusal, Scratch, Verdict};
 use crate::path::Meta;
@@ -195,12 +197,7 @@ impl RouteProgram {
         Ok(())
     }
 
-    fn cells(
-        &self,
-        rule: &RuleProgram,
-        material: &Material<'_>,
-        out: &mut Evaluation,
-    ) -> Result<crate::compile::InternedSet, Refusal> {
+    fn cells(&self, rule: &RuleProgram, material: &Material<'_>, out: &mut Evaluation) -> Result<InternedSet, Refusal> {
         let Scratch { slots, carried, .. } = &mut out.scratch;
         carried.clear();
         carried.resize(rule.cells.len().div_ceil(64), 0);
