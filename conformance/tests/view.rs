@@ -139,3 +139,22 @@ fn sabotaged_stores_are_caught() {
         }
     }
 }
+
+/// T1: values cannot become statement text, because only one module may call text a statement.
+#[test]
+fn t1_statement_text_is_trusted_in_one_module() {
+    let sources = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../connectors/src");
+    let mut folders = vec![sources];
+    let mut trusting = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder of sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if std::fs::read_to_string(&path).expect("a source").contains("AssertSqlSafe") {
+                trusting.push(path.file_name().expect("a name").to_string_lossy().into_owned());
+            }
+        }
+    }
+    assert_eq!(trusting, ["statement.rs"]);
+}

@@ -98,6 +98,12 @@ impl PostgresOptions {
             // A session of a default-serializable account would turn every lock wait into a 40001.
             ("default_transaction_isolation", "read committed".to_owned()),
         ];
+        // Every statement here finds rows by key. A plan made while a table was small, or one with all array elements in it,
+        // may scan the table instead, and stays cached while the table grows.
+        settings.extend(
+            [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off"), ("jit", "off")]
+                .map(|(name, value)| (name, value.to_owned())),
+        );
         if let Some(schema) = &self.schema {
             settings.push(("search_path", format!("\"{}\"", Name::parse(schema)?.as_str())));
         }
