@@ -19,9 +19,9 @@ pub struct Node {
     by_hash: Option<hashbrown::HashMap<Box<[u8]>, u32>>,
     pub(crate) indices: Vec<(u32, u32)>,
     /// Slots that this value fills: more than one where different spellings name one place.
-    pub(crate) slots: Vec<u16>,
+    pub(crate) slots: Vec<u32>,
     /// Slots of this node and of everything below it, to forget when a duplicate key comes.
-    pub(crate) below: Vec<u16>,
+    pub(crate) below: Vec<u32>,
 }
 
 /// A member's name and its node. Nearly all names differ from each other within eight bytes, so that comparing is two numbers.
@@ -106,17 +106,17 @@ pub struct TrieBuilder {
 
 impl TrieBuilder {
     /// The slot in which a scan leaves what stands at `path`.
-    pub fn slot(&mut self, path: &[Step]) -> u16 {
+    pub fn slot(&mut self, path: &[Step]) -> u32 {
         match self.paths.get_index_of(path) {
-            Some(index) => index as u16,
-            None => self.paths.insert_full(path.to_vec()).0 as u16,
+            Some(index) => index as u32,
+            None => self.paths.insert_full(path.to_vec()).0 as u32,
         }
     }
 
     pub fn build(self) -> Trie {
         let mut nodes = vec![Node::default()];
         for (slot, path) in self.paths.iter().enumerate() {
-            insert(&mut nodes, 0, path, slot as u16);
+            insert(&mut nodes, 0, path, slot as u32);
         }
         for node in &mut nodes {
             if node.names.len() > LINEAR {
@@ -127,7 +127,7 @@ impl TrieBuilder {
     }
 }
 
-fn insert(nodes: &mut Vec<Node>, at: u32, path: &[Step], slot: u16) {
+fn insert(nodes: &mut Vec<Node>, at: u32, path: &[Step], slot: u32) {
     if !nodes[at as usize].below.contains(&slot) {
         nodes[at as usize].below.push(slot);
     }

@@ -46,7 +46,16 @@ fn s1_2_rules_may_name_control_events_but_not_those_that_feed_themselves() {
     for event in ["twist.transaction_confirmed", "gravity.config_changed", "gravity.opened"] {
         assert!(rules(&rule(event), &["d"]).is_ok(), "{event}");
     }
-    for event in ["gravity.cursor", "gravity.parked", "gravity.retried", "gravity.retry", "gravity.skipped"] {
+    for event in [
+        "gravity.cursor",
+        "gravity.parked",
+        "gravity.retried",
+        "gravity.retry",
+        "gravity.skipped",
+        "gravity.released",
+        "gravity.missed",
+        "gravity.source",
+    ] {
         assert_eq!(rules(&rule(event), &["d"]).expect_err(event), [codes::BAD_EVENT]);
     }
     let program = route(

@@ -99,7 +99,7 @@ pub(crate) struct Label {
 
 #[derive(Debug)]
 pub(crate) enum Input {
-    Slot(u16),
+    Slot(u32),
     Meta(Meta),
     Constant(Value),
 }
@@ -142,6 +142,11 @@ impl RouteProgram {
             }
         }
         tables
+    }
+
+    /// True when a rule of this route names the event.
+    pub fn wants(&self, event: &str) -> bool {
+        self.events.contains_key(event)
     }
 
     /// Event names that this route wants, sorted. A block without any of them can be passed over.

@@ -68,7 +68,13 @@ pub(super) fn json(given: Given<'_>, refuse_nul: bool, records: Option<&Bytes>) 
             share(raw, records)
         }
         Given::Plain(text) => Text::from(quote(text)),
-        Given::Bytes(bytes) => Text::from(quote(&String::from_utf8_lossy(bytes))),
+        Given::Bytes(_) => match given.text() {
+            Some(text) => Text::from(quote(&text)),
+            None => {
+                let message = format!("no json can be read from {}: it is not UTF-8", given.excerpt());
+                return Err(Reject::new(codes::UNREADABLE, message));
+            }
+        },
         Given::Micros(micros) => Text::from(quote(&time::timestamp_text(micros, true))),
         Given::Count(count) => Text::from(count.to_string()),
     })

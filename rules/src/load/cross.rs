@@ -13,6 +13,9 @@ use crate::ruleset::{MappedValue, Mapping, Projection, Rule, Subscription};
 /// Projections of one event in one database; a bound on the work that one event can cause (T14).
 const MOST_PROJECTIONS: usize = 64;
 
+/// Rules and subscriptions are numbered in 16 bits.
+const MOST_RULES: usize = u16::MAX as usize;
+
 /// Fills in where each rule's rows go and answers the subscriptions. With `complete` false some rules are missing, and only
 /// what does not depend on them is said.
 pub(super) fn check(
@@ -24,6 +27,10 @@ pub(super) fn check(
 ) -> Vec<Subscription> {
     ids(rules, findings);
     let subscriptions = routings(rules, context, findings);
+    if let Some(beyond) = rules.get(MOST_RULES).or(rules.last().filter(|_| subscriptions.len() > MOST_RULES)) {
+        let message = format!("there are more than {MOST_RULES} rules or pairs of exporter and database");
+        findings.push(Finding::at(codes::TOO_MANY_RULES, &beyond.place, message));
+    }
     destinations(rules, context, complete, findings);
     fan_out(rules, context, findings);
     created_tables(rules, context, findings);

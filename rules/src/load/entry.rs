@@ -10,8 +10,17 @@ use crate::file::{MappingEntry, Method, RuleEntry};
 use crate::ident::{self, BadName};
 use crate::ruleset::{Mapping, Projection, Rule};
 
-/// Control events that no rule may name: they would feed themselves (SEMANTICS 1.2).
-const SELF_FEEDING: [&str; 4] = ["gravity.cursor", "gravity.park", "gravity.retr", "gravity.skip"];
+/// Beginnings of control events that no rule may name: working on one makes the next (SEMANTICS 1.2). Beside cursors, parks,
+/// retries and skips those are what the engine writes about them (released, missed) and about its intake (source).
+const SELF_FEEDING: [&str; 7] = [
+    "gravity.cursor",
+    "gravity.park",
+    "gravity.retr",
+    "gravity.skip",
+    "gravity.released",
+    "gravity.missed",
+    "gravity.source",
+];
 
 const METHODS: [&str; 6] = ["insert", "update", "upsert", "patch", "delete", "truncate"];
 

@@ -10,7 +10,7 @@ use crate::trie::TrieBuilder;
 /// What stands at each path, as the raw text; `None` is absent.
 fn find<'p>(payload: &'p [u8], paths: &[Vec<Step>]) -> Result<Vec<Option<&'p [u8]>>, ScanError> {
     let mut builder = TrieBuilder::default();
-    let wanted: Vec<u16> = paths.iter().map(|path| builder.slot(path)).collect();
+    let wanted: Vec<u32> = paths.iter().map(|path| builder.slot(path)).collect();
     let trie = builder.build();
     let mut slots = vec![Slot::default(); trie.slots()];
     let mut fields = Vec::new();
