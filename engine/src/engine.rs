@@ -45,7 +45,8 @@ pub(crate) struct Inner {
     pub sources: Vec<Arc<SourceGauge>>,
     pub envelopes: HashMap<String, EnvelopeOptions>,
     pub intakes: HashMap<String, Intake>,
-    pub routes: Mutex<Vec<Route>>,
+    /// Views under construction included.
+    pub routes: Arc<Mutex<Vec<Route>>>,
     pub subscriptions: Mutex<Vec<SubscriptionEntry>>,
     databases: Mutex<HashMap<String, Database>>,
     exporters: Mutex<HashMap<String, ExporterEntry>>,
@@ -150,7 +151,7 @@ impl Engine {
             sources: gauges,
             envelopes,
             intakes,
-            routes: Mutex::default(),
+            routes: Arc::default(),
             subscriptions: Mutex::default(),
             databases: Mutex::new(databases.into_iter().map(Database::named).collect()),
             exporters: Mutex::new(exporters.into_iter().map(ExporterEntry::named).collect()),
@@ -191,7 +192,7 @@ impl Engine {
                 rules: inner.rules.clone(),
                 gauge: gauge.clone(),
             };
-            let task = RouteTask { setup, orders: orders.subscribe(), cancel: inner.stop_routes.clone() };
+            let task = RouteTask::new(setup, orders.subscribe(), inner.stop_routes.clone(), inner.routes.clone());
             inner.tasks.lock().routes.start(format!("route {name}"), task.run());
             inner.routes.lock().push(Route { gauge, orders });
         }

@@ -315,8 +315,10 @@ impl Engine {
         wait: Option<u64>,
         timeout: Duration,
     ) -> Result<ViewPosition, ApiError> {
-        let database = view.split_once('.').map_or(view, |(database, _)| database);
-        let Target::Route(gauge, _) = self.target(database)? else {
+        let (database, table) = view.split_once('.').unwrap_or((view, ""));
+        // A view under construction has a route of its own.
+        let target = self.target(&format!("{database}/{table}")).or_else(|_| self.target(database))?;
+        let Target::Route(gauge, _) = target else {
             return Err(ApiError::Unknown { what: "view", name: view.to_owned(), known: self.views() });
         };
         if !self.views().iter().any(|known| known == view) {

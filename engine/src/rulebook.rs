@@ -24,6 +24,11 @@ impl RulesVersion {
     pub fn hash(&self) -> String {
         hex(&self.set.hash())
     }
+
+    /// `NUMBER:HASH`, as views' histories name it: rules may come back, their number does not.
+    pub fn label(&self) -> String {
+        format!("{}:{}", self.version, self.hash())
+    }
 }
 
 /// All versions that some route may still need, oldest first; never empty.
@@ -102,8 +107,8 @@ impl RuleBook {
         self.versions.read().iter().find(|v| v.sequence == sequence).cloned()
     }
 
-    pub fn by_hash(&self, hash: &str) -> Option<Arc<RulesVersion>> {
-        self.versions.read().iter().rev().find(|v| v.hash() == hash).cloned()
+    pub fn labelled(&self, label: &str) -> Option<Arc<RulesVersion>> {
+        self.versions.read().iter().find(|v| v.label() == label).cloned()
     }
 
     /// Where a subscription without cursor begins: the change that brought it, as far back as the versions tell.

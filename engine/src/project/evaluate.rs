@@ -57,8 +57,9 @@ impl Stop {
     }
 }
 
-/// Judges the events of `blocks` in `(after, ..]`, up to the first control event that stops the route.
-pub fn judge(route: &str, program: &RouteProgram, blocks: &[Block], after: Sequence, into: &mut Stretch) {
+/// Judges the events of `blocks` in `(range.0, range.1]`, up to the first control event that stops the route.
+pub fn judge(route: &str, program: &RouteProgram, blocks: &[Block], range: (Sequence, Sequence), into: &mut Stretch) {
+    let (after, last) = range;
     into.events.clear();
     into.evaluation.clear();
     (into.through, into.stop, into.oldest) = (after, None, None);
@@ -66,6 +67,9 @@ pub fn judge(route: &str, program: &RouteProgram, blocks: &[Block], after: Seque
         for recorded in block.iter() {
             if recorded.sequence <= after {
                 continue;
+            }
+            if recorded.sequence > last {
+                return;
             }
             if recorded.event.kind == EventKind::Control {
                 if let Some(stop) = stop_of(route, &recorded) {

@@ -1,6 +1,7 @@
 //! From the log into the views: judge, fold, park, commit; one task per route.
 
 pub mod apply;
+pub mod build;
 pub mod decide;
 pub mod evaluate;
 pub mod fold;

@@ -29,13 +29,21 @@ pub struct RouteSetup {
     pub gauge: Arc<RouteGauge>,
 }
 
+/// A route that may write.
+pub struct Opened {
+    pub applier: Applier,
+    pub version: Arc<RulesVersion>,
+    /// Tables of the rules that are not attached to the route: views to be built beside it.
+    pub to_build: Vec<String>,
+}
+
 impl RouteSetup {
     pub fn name(&self) -> &str {
         &self.gauge.name
     }
 
     /// Opens the database, proves that the checkpoint is ours, compiles the rules that are in force there.
-    pub async fn open(&self) -> Result<(Applier, Arc<RulesVersion>), Fault> {
+    pub async fn open(&self) -> Result<Opened, Fault> {
         self.store.open().await?;
         let mut rows = self.store.checkpoints(self.name()).await?;
         let views = self.store.views().await?;
@@ -49,9 +57,10 @@ impl RouteSetup {
             None => (self.newest()?, None),
             Some(row) => {
                 self.prove_ours(row).await?;
+                // A view that is built beside the route stands there under its own route's name.
                 let mine = |v: &&ViewRow| v.route == self.name() && v.log_id == row.log_id;
                 let attached: Vec<&ViewRow> = views.iter().filter(mine).collect();
-                let known = attached.iter().find_map(|v| self.rules.by_hash(&newest_rules(v)?));
+                let known = attached.iter().find_map(|v| self.rules.labelled(&newest_rules(v)?));
                 let version = match known.or_else(|| self.rules.in_force(row.sequence.next())) {
                     Some(version) => version,
                     None => self.newest()?,
@@ -65,7 +74,45 @@ impl RouteSetup {
             None => self.attach(&version, &shapes, &views).await?,
         };
         self.resolve_types(checkpoint.sequence, &shapes).await?;
-        Ok((self.applier(program, shapes, checkpoint), version))
+        let known: Vec<&str> = shapes.iter().map(|s| s.table.as_str()).collect();
+        let to_build = match self.only {
+            Some(_) => Vec::new(),
+            None => {
+                let wanted = version.set.requests(&self.database).into_iter().map(|r| r.table);
+                wanted.filter(|table| !known.contains(&table.as_str())).collect()
+            }
+        };
+        Ok(Opened { applier: self.applier(program, shapes, checkpoint), version, to_build })
+    }
+
+    /// Puts the newest rules in force from the checkpoint on, whatever the log says of the stretch ahead: for a route that
+    /// stopped because older rules do not fit. The views' histories record it.
+    pub async fn take_newest_rules(&self) -> Result<(), Fault> {
+        self.store.open().await?;
+        let rows = self.store.checkpoints(self.name()).await?;
+        let Some(row) = rows.first() else { return Ok(()) };
+        self.prove_ours(row).await?;
+        let version = self.newest()?;
+        let from = row.sequence.get() + 1;
+        let views = self.store.views().await?;
+        let put_views = views.into_iter().filter(|v| v.route == self.name() && v.log_id == row.log_id).map(|view| {
+            let mut entries = parse_history(&view.history);
+            entries.push((from, version.label()));
+            ViewRow { history: history(&entries), ..view }
+        });
+        let rewrite = BookkeepingRewrite {
+            expect: rows.clone(),
+            put_views: put_views.collect(),
+            ..BookkeepingRewrite::default()
+        };
+        self.store.rewrite(rewrite).await?;
+        tracing::warn!(
+            route = self.name(),
+            from,
+            rules = &version.hash()[..12],
+            "takes the active rules ahead of their record"
+        );
+        Ok(())
     }
 
     /// An applier for `program`, starting at `checkpoint`.
@@ -136,6 +183,7 @@ impl RouteSetup {
                 None => self.misconfigured("rules/refused", "the rules do not fit the live tables".to_owned()),
             }
         })?;
+        let program = if self.only.is_some() { program.without_routings() } else { program };
         // The program numbers its tables itself; shapes follow its order.
         let shapes = program.tables().to_vec();
         Ok((program, shapes))
@@ -198,7 +246,7 @@ impl RouteSetup {
             route: self.name().to_owned(),
             state,
             generation: 1,
-            history: history(&[(1, version.hash())]),
+            history: history(&[(1, version.label())]),
         });
         let rewrite = BookkeepingRewrite {
             put: vec![checkpoint.clone()],
@@ -282,7 +330,7 @@ impl RouteSetup {
     }
 }
 
-/// JSON of a view's history: `[[from sequence, rules hash], …]`, newest last.
+/// JSON of a view's history: `[[from sequence, rules version], …]`, newest last.
 pub fn history(entries: &[(u64, String)]) -> String {
     serde_json::to_string(entries).unwrap_or_default()
 }
@@ -292,5 +340,5 @@ pub fn parse_history(text: &str) -> Vec<(u64, String)> {
 }
 
 fn newest_rules(view: &ViewRow) -> Option<String> {
-    parse_history(&view.history).pop().map(|(_, hash)| hash)
+    parse_history(&view.history).pop().map(|(_, label)| label)
 }

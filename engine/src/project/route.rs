@@ -6,15 +6,19 @@ use std::time::{Duration, Instant};
 use gravity_log::{Block, ReadLimits};
 use gravity_model::port::view::{BookkeepingRewrite, ViewRow};
 use gravity_model::{Checkpoint, Fault, FaultKind, Policy, Sequence};
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::control;
+use crate::engine::Route;
 use crate::ledger::Ledger;
 use crate::project::apply::Applier;
+use crate::project::build::{AttachRequest, Builds, Hold, Parent};
 use crate::project::evaluate::{Stop, Stretch, judge};
 use crate::project::gauge::ActiveRules;
-use crate::project::prepare::{RouteSetup, history, parse_history};
+use crate::project::prepare::{Opened, RouteSetup, history, parse_history};
+use crate::rulebook::RulesVersion;
 use crate::status::RunState;
 use crate::supervise::BackOff;
 
@@ -24,6 +28,8 @@ const MOST: usize = 32_768;
 const MOST_BYTES: usize = 16 << 20;
 /// Control events alone move the checkpoint at most this often.
 const PASS_AFTER: Duration = Duration::from_secs(1);
+/// A build that found its route busy asks again after this.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// Up to so many events are judged on the spot; more go to a blocking thread.
 const INLINE: usize = 512;
 
@@ -38,20 +44,52 @@ pub struct Orders {
 }
 
 pub struct RouteTask {
-    pub setup: RouteSetup,
-    pub orders: watch::Receiver<Orders>,
-    pub cancel: CancellationToken,
+    setup: RouteSetup,
+    orders: watch::Receiver<Orders>,
+    cancel: CancellationToken,
+    role: Role,
+    /// Orders to take the active rules that were carried out.
+    rules_taken: u64,
+}
+
+enum Role {
+    /// A database entry's route, with the views that are built beside it.
+    Main(Builds),
+    /// A view that catches up and then joins its route.
+    Build(Parent),
 }
 
 /// Why a session ended without a fault.
 enum Ended {
     Cancelled,
     Paused,
-    /// Rules changed: prepare anew.
+    /// Rules or views changed: prepare anew.
     Again,
+    /// The view that was built here belongs to its route now.
+    Joined,
 }
 
 impl RouteTask {
+    /// `registry` is where the routes of views under construction are listed for `status`.
+    pub fn new(
+        setup: RouteSetup,
+        orders: watch::Receiver<Orders>,
+        cancel: CancellationToken,
+        registry: Arc<Mutex<Vec<Route>>>,
+    ) -> RouteTask {
+        let builds = Builds::new(registry, cancel.clone());
+        RouteTask { setup, orders, cancel, role: Role::Main(builds), rules_taken: 0 }
+    }
+
+    pub fn build(
+        setup: RouteSetup,
+        orders: watch::Receiver<Orders>,
+        cancel: CancellationToken,
+        parent: Parent,
+    ) -> RouteTask {
+        RouteTask { setup, orders, cancel, role: Role::Build(parent), rules_taken: 0 }
+    }
+
     pub async fn run(mut self) {
         let mut back_off = BackOff::new();
         while !self.cancel.is_cancelled() {
@@ -64,7 +102,7 @@ impl RouteTask {
                 continue;
             }
             match self.session(&mut back_off).await {
-                Ok(Ended::Cancelled) => break,
+                Ok(Ended::Cancelled | Ended::Joined) => break,
                 Ok(Ended::Paused | Ended::Again) => {}
                 Err(fault) => {
                     if !self.rest(&fault, &mut back_off).await {
@@ -72,6 +110,9 @@ impl RouteTask {
                     }
                 }
             }
+        }
+        if let Role::Main(builds) = &mut self.role {
+            builds.join().await;
         }
         let (state, error) = self.setup.gauge.state();
         if state != RunState::Stopped {
@@ -96,7 +137,12 @@ impl RouteTask {
 
     /// From connect to the first fault. What the database says at its start is believed.
     async fn session(&mut self, back_off: &mut BackOff) -> Result<Ended, Fault> {
-        let (mut applier, version) = self.setup.open().await?;
+        let taken = self.orders.borrow().active_rules;
+        if taken > self.rules_taken {
+            self.setup.take_newest_rules().await?;
+            self.rules_taken = taken;
+        }
+        let Opened { mut applier, version, to_build } = self.setup.open().await?;
         let checkpoint = applier.checkpoint.clone();
         let ledger = Ledger::load(self.setup.name(), checkpoint.sequence, &self.setup.log.state())
             .map_err(|e| Fault::new(FaultKind::NotOurs, "log/control", "load dead letters", e.to_string()))?;
@@ -104,28 +150,65 @@ impl RouteTask {
         self.setup.gauge.read_back(checkpoint.sequence, checkpoint.counters);
         let rules = ActiveRules { program: applier.program.clone(), version: version.clone() };
         self.setup.gauge.set_rules(checkpoint.sequence.next(), rules);
-        self.setup.gauge.set_state(RunState::Running, None);
+        let state = match &mut self.role {
+            Role::Main(builds) => {
+                builds.start(&self.setup, &to_build);
+                RunState::Running
+            }
+            Role::Build(_) => RunState::Building,
+        };
+        self.setup.gauge.set_state(state, None);
         tracing::info!(
             route = self.setup.name(), checkpoint = %checkpoint.sequence, rules = &version.hash()[..12], "route runs"
         );
         // Beyond this point a row that is not as expected means that our own last commit was read wrong or that someone
         // took over: read it again, and let the checks of `open` decide.
-        match self.follow(&mut applier, back_off).await {
+        match self.follow(&mut applier, &version, back_off).await {
             Err(fault) if fault.kind == FaultKind::NotOurs => Err(Fault { kind: FaultKind::Transient, ..fault }),
             other => other,
         }
     }
 
-    async fn follow(&mut self, applier: &mut Applier, back_off: &mut BackOff) -> Result<Ended, Fault> {
-        let mut durable = self.setup.log.durable();
+    async fn follow(
+        &mut self,
+        applier: &mut Applier,
+        version: &RulesVersion,
+        back_off: &mut BackOff,
+    ) -> Result<Ended, Fault> {
+        // A build follows its route, never the log itself: so it can meet it at one sequence.
+        let mut ends = match &self.role {
+            Role::Main(_) => self.setup.log.durable(),
+            Role::Build(parent) => parent.gauge.watch(),
+        };
         let mut position = applier.checkpoint.sequence;
         let mut stretch = Stretch::default();
         let mut most = FEWEST;
         let mut passing_since: Option<Instant> = None;
+        // A build that asked to join goes on to where its route holds.
+        let mut hold: Option<Hold> = None;
         loop {
-            let last = *durable.borrow_and_update();
+            let last = match &hold {
+                Some(hold) => hold.checkpoint.sequence,
+                None => *ends.borrow_and_update(),
+            };
             if position >= last {
                 most = FEWEST;
+                if let Some(hold) = hold.take() {
+                    applier.pass(last).await?;
+                    applier.join_route(&hold.checkpoint).await?;
+                    let _ = hold.done.send(());
+                    tracing::info!(route = self.setup.name(), sequence = %last, "the view joins its route");
+                    return Ok(Ended::Joined);
+                }
+                let wants_to_join = matches!(self.role, Role::Build(_))
+                    && self.setup.gauge.ledger.lock().is_empty()
+                    && last > Sequence::ZERO;
+                if wants_to_join && let Role::Build(parent) = &self.role {
+                    hold = ask_to_join(parent, &self.cancel).await;
+                    if hold.is_some() {
+                        continue;
+                    }
+                }
                 let pass = passing_since.map(|since| PASS_AFTER.saturating_sub(since.elapsed()));
                 tokio::select! {
                     () = self.cancel.cancelled() => return Ok(Ended::Cancelled),
@@ -133,10 +216,16 @@ impl RouteTask {
                         if changed.is_err() { return Ok(Ended::Cancelled) }
                         if self.orders.borrow().paused { return Ok(Ended::Paused) }
                     }
-                    changed = durable.changed() => if changed.is_err() { return Ok(Ended::Cancelled) },
+                    changed = ends.changed() => if changed.is_err() { return Ok(Ended::Cancelled) },
                     () = tokio::time::sleep(pass.unwrap_or_default()), if pass.is_some() => {
                         applier.pass(position).await?;
                         passing_since = None;
+                    }
+                    () = tokio::time::sleep(ASK_AGAIN), if wants_to_join => {}
+                    Some(request) = next_request(&mut self.role) => {
+                        if request.answer(&applier.checkpoint, &self.cancel).await {
+                            return Ok(Ended::Again);
+                        }
                     }
                 }
                 continue;
@@ -147,11 +236,18 @@ impl RouteTask {
             if self.orders.has_changed().unwrap_or(true) && self.orders.borrow_and_update().paused {
                 return Ok(Ended::Paused);
             }
-            let blocks = self.read(position, most).await?;
+            if let Role::Main(builds) = &mut self.role
+                && let Some(request) = builds.try_next_request()
+                && request.answer(&applier.checkpoint, &self.cancel).await
+            {
+                return Ok(Ended::Again);
+            }
+            let mut blocks = self.read(position, most).await?;
+            blocks.retain(|block| block.mark.first <= last);
             if blocks.is_empty() {
                 continue;
             }
-            stretch = self.judge(applier, blocks.clone(), position, stretch).await?;
+            stretch = self.judge(applier, blocks.clone(), position, last, stretch).await?;
             self.setup.gauge.passed(position, stretch.oldest);
             if stretch.events.is_empty() {
                 passing_since.get_or_insert_with(Instant::now);
@@ -170,12 +266,22 @@ impl RouteTask {
                     position = record;
                     passing_since = None;
                 }
+                Some(Stop::Config(record)) if Self::keeps_rules(record, version) => {
+                    position = record;
+                    passing_since.get_or_insert_with(Instant::now);
+                }
                 Some(Stop::Config(record)) => {
                     self.change_rules(applier, record).await?;
                     return Ok(Ended::Again);
                 }
             }
         }
+    }
+
+    /// True when the record changes nothing here: a new view takes even the log's beginning under the rules that brought
+    /// it, so older versions than its own do not concern it.
+    fn keeps_rules(record: Sequence, version: &RulesVersion) -> bool {
+        record <= version.sequence
     }
 
     async fn read(&self, after: Sequence, events: usize) -> Result<Vec<Block>, Fault> {
@@ -194,16 +300,17 @@ impl RouteTask {
         applier: &Applier,
         blocks: Vec<Block>,
         after: Sequence,
+        last: Sequence,
         mut stretch: Stretch,
     ) -> Result<Stretch, Fault> {
         let events: usize = blocks.iter().map(|b| b.count as usize).sum();
         if events <= INLINE {
-            judge(self.setup.name(), &applier.program, &blocks, after, &mut stretch);
+            judge(self.setup.name(), &applier.program, &blocks, (after, last), &mut stretch);
             return Ok(stretch);
         }
         let (name, program) = (self.setup.name().to_owned(), applier.program.clone());
         let judged = tokio::task::spawn_blocking(move || {
-            judge(&name, &program, &blocks, after, &mut stretch);
+            judge(&name, &program, &blocks, (after, last), &mut stretch);
             stretch
         });
         judged.await.map_err(|e| Fault::new(FaultKind::Transient, "engine/task", "judge events", e.to_string()))
@@ -236,8 +343,8 @@ impl RouteTask {
         };
         let put_views = mine.into_iter().map(|view| {
             let mut entries = parse_history(&view.history);
-            if entries.last().is_none_or(|(_, hash)| *hash != version.hash()) {
-                entries.push((record.get() + 1, version.hash()));
+            if entries.last().is_none_or(|(_, label)| *label != version.label()) {
+                entries.push((record.get() + 1, version.label()));
             }
             ViewRow { history: history(&entries), ..view }
         });
@@ -250,6 +357,28 @@ impl RouteTask {
         self.setup.store.rewrite(rewrite).await?;
         tracing::info!(route = self.setup.name(), %record, rules = &version.hash()[..12], "rules changed");
         Ok(())
+    }
+}
+
+/// Waits for a build that asks to join; for ever where there can be none.
+async fn next_request(role: &mut Role) -> Option<AttachRequest> {
+    match role {
+        Role::Main(builds) => builds.next_request().await,
+        Role::Build(_) => std::future::pending().await,
+    }
+}
+
+/// Asks the route to hold at its checkpoint.
+async fn ask_to_join(parent: &Parent, cancel: &CancellationToken) -> Option<Hold> {
+    let (sender, held) = oneshot::channel();
+    let ask = async {
+        parent.requests.send(AttachRequest { hold: sender }).await.ok()?;
+        held.await.ok()
+    };
+    tokio::select! {
+        () = cancel.cancelled() => None,
+        // A route that is stopped or busy does not answer: go on building, ask again when it has moved.
+        hold = tokio::time::timeout(Duration::from_secs(1), ask) => hold.ok().flatten(),
     }
 }
 

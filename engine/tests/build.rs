@@ -1,0 +1,161 @@
+//! Views added later: built from the log's beginning beside the route, joined at equal sequence, disturbing nothing.
+
+mod support;
+
+use gravity_model::ColumnType;
+use gravity_model::port::view::{ViewState, ViewStore};
+use support::{Rig, USERS, changed, eventually, in_step, post, route, table};
+
+fn with_names() -> String {
+    USERS.replace(
+        r#"{"rules": ["#,
+        r#"{"rules": [ {"event": "userChanged", "table": "names", "method": "update", "database": "db1", "mapping": [
+             {"source": "id", "target": "id", "primary": true}, {"source": "name", "target": "name"}]},"#,
+    )
+}
+
+async fn is_attached(rig: &Rig, table: &str) -> bool {
+    let views = rig.views.views().await.expect("readable");
+    views.iter().any(|v| v.table == table && v.state == ViewState::Attached && v.route == "db1")
+}
+
+async fn joined(rig: &Rig) {
+    for _ in 0..2_000 {
+        if is_attached(rig, "names").await {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    panic!("the view did not join: {:?}", rig.views.views().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_added_at_a_restart_is_back_filled() {
+    let mut rig = Rig::new(USERS);
+    rig.views.put_table(table("names", &[("id", ColumnType::I64, true), ("name", ColumnType::Text, false)]));
+    let engine = rig.start().await;
+    for id in 0..50 {
+        post(&engine, &changed(id, "old")).await;
+    }
+    let last = post(&engine, &changed(50, "old")).await.last.expect("stored");
+    in_step(&engine, last).await;
+    assert!(rig.views.rows("names").is_empty());
+    engine.shutdown().await;
+
+    rig.rules = with_names();
+    let engine = rig.start().await;
+    joined(&rig).await;
+    assert_eq!(rig.views.rows("names").len(), 51);
+    let last = post(&engine, &changed(51, "new")).await.last.expect("stored");
+    in_step(&engine, last).await;
+    assert_eq!((rig.views.rows("names").len(), rig.rows().len()), (52, 52));
+    assert_eq!(route(&engine.status()).read, 52, "the route counts each event once");
+    assert_eq!(rig.told().len(), 52, "a build tells nobody");
+    let rows = rig.views.checkpoints("db1").await.expect("readable");
+    assert_eq!(rows[0].epoch.0, 2, "joining raises the epoch");
+    assert!(rig.views.checkpoints("db1/names").await.expect("readable").is_empty());
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_added_by_a_reload_joins_under_load() {
+    let rig = Rig::new(USERS);
+    rig.views.put_table(table("names", &[("id", ColumnType::I64, true), ("name", ColumnType::Text, false)]));
+    let engine = rig.start().await;
+    for id in 0..200 {
+        post(&engine, &changed(id, "a")).await;
+    }
+    let report = engine.reload(rig.rules_in_force(&with_names()), Vec::new(), Vec::new()).await.expect("accepted");
+    assert!(report.changed);
+    let mut id = 200;
+    while !is_attached(&rig, "names").await {
+        post(&engine, &changed(id, "b")).await;
+        id += 1;
+        assert!(id < 20_000, "the view did not join: {:#?}", engine.status());
+    }
+    let last = post(&engine, &changed(id, "c")).await.last.expect("stored");
+    in_step(&engine, last).await;
+    assert_eq!(rig.views.rows("names").len(), rig.rows().len());
+    assert_eq!(rig.rows().len() as i64, id + 1);
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_with_dead_letters_waits_for_a_decision() {
+    let mut rig = Rig::new(USERS);
+    rig.views.put_table(table("names", &[("id", ColumnType::I64, true), ("name", ColumnType::Varchar(3), false)]));
+    let engine = rig.start().await;
+    let long = post(&engine, &changed(1, "too long")).await.last.expect("stored");
+    in_step(&engine, long).await;
+    engine.shutdown().await;
+    rig.rules = with_names();
+    let engine = rig.start().await;
+    let letters = || {
+        let status = engine.status();
+        status.routes.iter().any(|r| r.name == "db1/names" && r.failed == 1)
+    };
+    eventually(letters, || format!("{:#?}", engine.status())).await;
+    assert!(!is_attached(&rig, "names").await);
+    let last = post(&engine, &changed(2, "abc")).await.last.expect("stored");
+    eventually(|| rig.rows().len() == 2, || "the route is not held back".to_owned()).await;
+    engine.skip("db1/names", vec![long], "op").await.expect("skipped");
+    joined(&rig).await;
+    in_step(&engine, last).await;
+    assert_eq!(rig.views.rows("names").len(), 1);
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_rule_acts_forward_only() {
+    let mut rig = Rig::new(USERS);
+    let engine = rig.start().await;
+    let last = post(&engine, r#"{"event":"userChanged","payload":{"id":1,"name":"a","email":"x"}}"#)
+        .await
+        .last
+        .expect("stored");
+    in_step(&engine, last).await;
+    engine.pause("db1", "op").await.expect("paused");
+    post(&engine, r#"{"event":"userChanged","payload":{"id":2,"name":"a","email":"x"}}"#).await;
+    rig.rules = USERS.replace(r#"{"source": "email", "target": "email"}"#, r#"{"value": "hidden", "target": "email"}"#);
+    let report = engine.reload(rig.rules_in_force(&rig.rules), Vec::new(), Vec::new()).await.expect("accepted");
+    let last = post(&engine, r#"{"event":"userChanged","payload":{"id":3,"name":"a","email":"x"}}"#)
+        .await
+        .last
+        .expect("stored");
+    assert!(report.from <= last);
+    engine.resume("db1", false, "op").await.expect("resumed");
+    in_step(&engine, last).await;
+    assert_eq!(rig.rows(), ["1 a x", "2 a x", "3 a hidden"], "the rules in force at each sequence");
+    engine.shutdown().await;
+    let engine = rig.start().await;
+    let last = post(&engine, r#"{"event":"userChanged","payload":{"id":4,"name":"a","email":"x"}}"#)
+        .await
+        .last
+        .expect("stored");
+    in_step(&engine, last).await;
+    assert_eq!(rig.rows().last().map(String::as_str), Some("4 a hidden"));
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_route_may_take_the_active_rules_from_its_checkpoint() {
+    let mut rig = Rig::new(USERS);
+    let engine = rig.start().await;
+    let last = post(&engine, &changed(1, "a")).await.last.expect("stored");
+    in_step(&engine, last).await;
+    engine.pause("db1", "op").await.expect("paused");
+    post(&engine, &changed(2, "b")).await;
+    // A DBA drops the column that the rules in force for event 2 write; the new rules do without it.
+    rig.views.drop_table("users");
+    rig.views.put_table(table("users", &[("id", ColumnType::I64, true), ("name", ColumnType::Text, false)]));
+    rig.rules = USERS.replace(r#", {"source": "email", "target": "email"}"#, "");
+    engine.reload(rig.rules_in_force(&rig.rules), Vec::new(), Vec::new()).await.expect("accepted");
+    let last = post(&engine, &changed(3, "c")).await.last.expect("stored");
+    engine.resume("db1", false, "op").await.expect("resumed");
+    let stopped = || route(&engine.status()).state == gravity_engine::status::RunState::Stopped;
+    eventually(stopped, || format!("{:#?}", engine.status())).await;
+    engine.resume("db1", true, "op").await.expect("accepted");
+    in_step(&engine, last).await;
+    assert_eq!(rig.rows(), ["2 b", "3 c"]);
+    engine.shutdown().await;
+}
