@@ -76,7 +76,14 @@ async fn one(config: &Config, set: &RuleSet, name: &str, entry: &DatabaseEntry, 
             match asked.store.inspect(&requests).await {
                 Ok(found) => {
                     for live in found.iter().filter(|live| present.contains(&live.table) || live.table.is_empty()) {
-                        inspection.findings.push(from_live(set, name, live));
+                        let finding = from_live(set, name, live);
+                        // The rules' own finding about that place says the same in the rules' words.
+                        let is_said = |f: &Finding| {
+                            f.line > 0 && (&f.file, f.line, f.column) == (&finding.file, finding.line, finding.column)
+                        };
+                        if !inspection.findings.iter().any(is_said) {
+                            inspection.findings.push(finding);
+                        }
                         if let Some(sql) = &live.sql {
                             inspection.statements.push(Statement { database: name.to_owned(), sql: sql.clone() });
                         }

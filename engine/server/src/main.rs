@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod http;
 mod live;
+mod messages;
 mod platform;
 mod reload;
 

@@ -25,6 +25,8 @@ pub fn no_core_dumps() {
 
 /// Gives big blocks back to the system at once. glibc raises its threshold for `mmap` whenever a big block is freed, up to
 /// 32 MiB; after that, buffers of half a MiB live in arenas of many threads, which keep the most that they ever held.
+/// Measured on 2 cores with 1,000,000 events of the demo (HTTP to SQLite): peak 106 to 109 MiB with, 108 to 113 MiB without,
+/// no difference in CPU beyond noise.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn frugal_memory() {
     const MMAP_THRESHOLD: libc::c_int = 128 * 1024;

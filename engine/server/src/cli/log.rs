@@ -29,7 +29,7 @@ pub enum Command {
     Get(GetArgs),
     /// Read everything again: checksums, digest chain, gapless sequences.
     #[command(
-        after_help = "Examples:\n  gravity log verify\n  gravity log verify --data shop/data\n\nExit code 3 when something is damaged."
+        after_help = "Examples:\n  gravity log verify\n  gravity log verify --data shop/data --from 1000\n\nExit code 3 when something is damaged."
     )]
     Verify(VerifyArgs),
     /// Events as JSON lines.
@@ -84,6 +84,12 @@ pub struct GetArgs {
 
 #[derive(clap::Args, Debug)]
 pub struct VerifyArgs {
+    /// First sequence; the beginning of the log without it.
+    #[arg(long, value_name = "SEQUENCE")]
+    from: Option<u64>,
+    /// Last sequence; the end of the log without it.
+    #[arg(long, value_name = "SEQUENCE")]
+    to: Option<u64>,
     /// One JSON document on stdout.
     #[arg(long)]
     json: bool,
@@ -308,13 +314,25 @@ pub fn verified_document(verified: &Verified) -> Value {
     })
 }
 
+/// The range between two optional ends; `None` is everything, the chain of history included.
+pub fn range_of(log: &dyn EventLog, from: Option<u64>, to: Option<u64>) -> Option<SequenceRange> {
+    if from.is_none() && to.is_none() {
+        return None;
+    }
+    let stat = log.stat();
+    let first = from.map_or(stat.first, Sequence);
+    let last = to.map_or(stat.last, |to| Sequence(to.min(stat.last.get())));
+    Some(SequenceRange { first, last })
+}
+
 async fn verify(args: VerifyArgs) -> Result<Exit, Failure> {
     let document = match args.place.open()? {
-        Reader::Engine(client) => client.post("/v1/log/verify", &json!({})).await?,
+        Reader::Engine(client) => client.post("/v1/log/verify", &json!({"from": args.from, "to": args.to})).await?,
         Reader::Directory(log) => {
-            let last = log.stat().last.get();
-            let bar = progress(last);
-            let verified = log.verify(None, &mut |done| bar.set_position(done)).map_err(|error| log_failure(&error))?;
+            let range = range_of(&*log, args.from, args.to);
+            let bar = progress(log.stat().last.get());
+            let verified =
+                log.verify(range, &mut |done| bar.set_position(done)).map_err(|error| log_failure(&error))?;
             bar.finish_and_clear();
             verified_document(&verified)
         }

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-pub use log::verified_document;
+pub use log::{range_of, verified_document};
 
 /// Events go in. Correct, fast, restorable views come out.
 #[derive(Parser)]
@@ -122,6 +122,36 @@ mod tests {
         }
         let mut without = Vec::new();
         visit(&mut parser(), "gravity", &mut without);
+        assert!(without.is_empty(), "{without:?}");
+    }
+
+    /// O55: no flag without a test that uses it. The flags of settings are gone through one by one in a test of their own.
+    #[test]
+    fn o55_every_flag_is_used_by_a_test() {
+        const TESTS: &str = concat!(
+            include_str!("../../tests/cli/check.rs"),
+            include_str!("../../tests/cli/commands.rs"),
+            include_str!("../../tests/cli/demo.rs"),
+            include_str!("../../tests/cli/run.rs"),
+            include_str!("../../tests/cli/tokens.rs"),
+            include_str!("../../tests/cli/support.rs"),
+        );
+        fn visit(command: &clap::Command, name: &str, without: &mut Vec<String>) {
+            for flag in command.get_arguments().filter_map(clap::Arg::get_long) {
+                let of_a_setting = crate::config::key::KEYS.iter().any(|key| key.flag() == flag);
+                if !of_a_setting
+                    && !["help", "version", "config"].contains(&flag)
+                    && !TESTS.contains(&format!("\"--{flag}\""))
+                {
+                    without.push(format!("{name} --{flag}"));
+                }
+            }
+            for below in command.get_subcommands() {
+                visit(below, &format!("{name} {}", below.get_name()), without);
+            }
+        }
+        let mut without = Vec::new();
+        visit(&parser(), "gravity", &mut without);
         assert!(without.is_empty(), "{without:?}");
     }
 }

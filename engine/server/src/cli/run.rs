@@ -1,6 +1,5 @@
 //! `gravity run`: the engine, from config to the last sync.
 
-use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use super::log::log_failure;
 use super::show::{self, Paint};
 use crate::config::Config;
 use crate::http::{Api, Bound};
-use crate::{assembly, platform, reload};
+use crate::{assembly, messages, platform, reload};
 
 /// Run the engine until a signal, or until everything is in step.
 #[derive(clap::Args, Debug)]
@@ -48,7 +47,7 @@ pub fn run(args: Args) -> Result<Exit, Failure> {
     platform::frugal_memory();
     let config = Config::load(&args.directory.config, &args.flags.0);
     let (rules, warnings) = sound(&config)?;
-    start_messages(config.settings.level(), config.settings.json_messages());
+    messages::start(config.settings.level(), config.settings.json_messages());
     abort_on_panic();
     warn_of(&warnings);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -93,22 +92,6 @@ fn warn_of(findings: &Findings) {
     for finding in findings.iter() {
         let place = if finding.line > 0 { format!("{}:{}", finding.file, finding.line) } else { finding.file.clone() };
         tracing::warn!(code = finding.code, %place, "{}", finding.message);
-    }
-}
-
-/// The program's own messages: structured, on stderr, control characters escaped (T24).
-fn start_messages(level: &str, as_json: bool) {
-    // Other crates speak up only when something is wrong; RUST_LOG, where it is set, decides alone.
-    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| {
-        format!("warn,gravity={level},gravity_engine={level},gravity_log={level},gravity_connectors={level}")
-    });
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal() && Paint::stderr().is_on());
-    let started = if as_json { builder.json().try_init() } else { builder.compact().try_init() };
-    if let Err(error) = started {
-        show::say(&format!("messages go nowhere: {error}"));
     }
 }
 

@@ -77,6 +77,7 @@ pub fn page(now: &Status, before: Option<(&Status, Duration)>, paint: Paint) -> 
     }
     if !now.routes.is_empty() {
         parts.push(routes(now, before));
+        parts.push(balances(now));
     }
     if !now.exporters.is_empty() {
         parts.push(exporters(now, before));
@@ -108,7 +109,10 @@ fn log_line(now: &Status, before: Option<(&Status, Duration)>, paint: Paint) -> 
 }
 
 fn state_word(state: RunState) -> String {
-    format!("{state:?}").to_lowercase()
+    match state {
+        RunState::Degraded => "backing off".to_owned(),
+        other => format!("{other:?}").to_lowercase(),
+    }
 }
 
 fn sources(now: &Status, before: Option<(&Status, Duration)>) -> String {
@@ -149,13 +153,6 @@ fn routes(now: &Status, before: Option<(&Status, Duration)>) -> String {
         figure("RATE"),
         figure("LAG"),
         figure("BEHIND"),
-        figure("READ"),
-        figure("= APPLIED"),
-        figure("+ FILTERED"),
-        figure("+ UNMATCHED"),
-        figure("+ PARKED"),
-        figure("+ SKIPPED"),
-        text("BALANCE"),
     ];
     let mut rows = Rows::new(&columns);
     for route in &now.routes {
@@ -171,6 +168,27 @@ fn routes(now: &Status, before: Option<(&Status, Duration)>) -> String {
             was.unwrap_or_else(|| "-".to_owned()),
             show::count(route.lag_events),
             show::age_of(route.lag_seconds),
+        ]);
+    }
+    rows.render()
+}
+
+/// Where every event of every route went: a table of its own, so that both fit into a terminal.
+fn balances(now: &Status) -> String {
+    let columns = [
+        text("ROUTE"),
+        figure("READ"),
+        figure("= APPLIED"),
+        figure("+ FILTERED"),
+        figure("+ UNMATCHED"),
+        figure("+ PARKED"),
+        figure("+ SKIPPED"),
+        text("BALANCE"),
+    ];
+    let mut rows = Rows::new(&columns);
+    for route in &now.routes {
+        rows.add([
+            route.name.clone(),
             show::count(route.read),
             show::count(route.applied),
             show::count(route.filtered),
@@ -258,11 +276,8 @@ fn troubles(now: &Status, paint: Paint) -> Vec<String> {
             tell(format!("exporter {} of {}:", exporter.name, exporter.route), error);
         }
         if exporter.parked > 0 {
-            let line = format!(
-                "{} messages parked: gravity dlq list --route {}",
-                show::count(exporter.parked),
-                exporter.route
-            );
+            let name = format!("{}@{}", exporter.name, exporter.route);
+            let line = format!("{} messages parked: gravity dlq list --route {name}", show::count(exporter.parked));
             tell(format!("exporter {} of {}:", exporter.name, exporter.route), &line);
         }
     }

@@ -112,9 +112,21 @@ pub enum Bookkeeping {
     Manual,
 }
 
+/// Keys of the original's databases, with what to write instead.
+fn removed() -> Value {
+    serde_json::json!({
+        "dbname": "write `dbName`",
+        "database": "write `dbName`",
+        "param": "remove it",
+        "ca_file": "write `caFile`",
+        "authSource": "put it into `uri`",
+        "initialLoad": "remove it: a new view is filled from the log by itself"
+    })
+}
+
 /// PostgreSQL 12 or newer.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[schemars(deny_unknown_fields, extend("x-removed" = removed()))]
 pub struct PostgresKeys {
     #[serde(rename = "type")]
     pub kind: tag::Postgres,
@@ -138,7 +150,7 @@ pub struct PostgresKeys {
 
 /// MySQL 8 or MariaDB.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[schemars(deny_unknown_fields, extend("x-removed" = removed()))]
 pub struct MySqlKeys {
     #[serde(rename = "type")]
     pub kind: tag::MySql,
@@ -161,7 +173,7 @@ pub struct MySqlKeys {
 
 /// MongoDB; a replica set is needed for transactions.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[schemars(deny_unknown_fields, extend("x-removed" = removed()))]
 pub struct MongoDbKeys {
     #[serde(rename = "type")]
     pub kind: tag::MongoDb,

@@ -11,7 +11,11 @@ use super::tag;
 
 /// The whole file.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[schemars(title = "exporter.json: who Gravity tells", deny_unknown_fields)]
+#[schemars(
+    title = "exporter.json: who Gravity tells",
+    deny_unknown_fields,
+    extend("x-removed" = serde_json::json!({"exporters": "write `exporter`"}))
+)]
 pub struct ExporterFile {
     /// Where editors find this schema.
     #[serde(rename = "$schema", default, skip_serializing_if = "Option::is_none")]

@@ -20,6 +20,17 @@ pub const DATABASES: &str = "databases.json";
 pub const RULES: &str = "rules.json";
 pub const EXPORTER: &str = "exporter.json";
 
+/// Files of the original Gravity's generations, with where their contents belong now.
+const FILES_OF_THE_ORIGINAL: &[(&str, &str)] = &[
+    ("database.json", "rename it to `databases.json`"),
+    ("exporters.json", "rename it to `exporter.json`"),
+    ("store.json", "write a rule with `event` and `database` in rules.json"),
+    ("subscriptions.json", "write rules with `event`, `database` and `exporter` in rules.json"),
+    ("trigger.json", "write `exporter` on the rule that names the database"),
+    ("transmitter.json", "write the database into databases.json"),
+    ("collection.json", "write the types into the mapping of rules.json"),
+];
+
 /// The config of one directory, checked.
 #[derive(Debug)]
 pub struct Config {
@@ -208,7 +219,7 @@ impl Reader<'_> {
         file
     }
 
-    /// JSON files that nobody reads although their names say that somebody should.
+    /// Files that nobody reads although their names say that somebody should.
     fn look_for_strays(&mut self) {
         const KNOWN: [&str; 4] = [SOURCES, DATABASES, RULES, EXPORTER];
         let mut names: Vec<String> = std::fs::read_dir(self.directory)
@@ -220,10 +231,14 @@ impl Reader<'_> {
             .collect();
         names.sort();
         for name in names {
-            let Some(meant) = closest(&name, KNOWN.into_iter().chain([settings::FILE])) else { continue };
-            let message = format!("`{name}` is not read: the file is named `{meant}`");
-            let finding = Finding::of_file(codes::UNKNOWN_FILE, name.as_str(), message);
-            self.findings.push(finding.suggest(Some(format!("rename it to `{meant}`"))));
+            let original = FILES_OF_THE_ORIGINAL
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, instead)| (*instead).to_owned());
+            let meant = || closest(&name, KNOWN.into_iter().chain([settings::FILE]));
+            let Some(instead) = original.or_else(|| Some(format!("rename it to `{}`", meant()?))) else { continue };
+            let message = format!("`{name}` is not read");
+            self.findings.push(Finding::of_file(codes::UNKNOWN_FILE, name.as_str(), message).suggest(Some(instead)));
         }
     }
 

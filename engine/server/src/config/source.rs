@@ -125,9 +125,24 @@ pub enum TombstoneWord {
     Delete,
 }
 
+/// Keys of the original's sources, with what to write instead.
+fn removed() -> Value {
+    serde_json::json!({
+        "groupId": "write `group`",
+        "topic": "write `topics`, a list",
+        "channel": "write `subjects`, a list",
+        "durable_name": "write `durable`",
+        "cluster_id": "NATS Streaming is gone: read a JetStream stream with `stream`",
+        "worker_count": "remove it: partitions are read side by side by themselves",
+        "ping_interval": "remove it",
+        "max_pings_outstanding": "remove it",
+        "max_reconnects": "remove it: Gravity reconnects for ever"
+    })
+}
+
 /// Apache Kafka. Every record that the broker still has is in the log exactly once, in partition order.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[schemars(deny_unknown_fields, extend("x-removed" = removed()))]
 pub struct KafkaSourceKeys {
     #[serde(rename = "type")]
     pub kind: tag::Kafka,
@@ -173,7 +188,7 @@ impl std::fmt::Display for ClientSetting {
 
 /// NATS: a JetStream stream, or core subjects with `"mode": "core"`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[schemars(deny_unknown_fields, extend("x-removed" = removed()))]
 pub struct NatsSourceKeys {
     #[serde(rename = "type")]
     pub kind: tag::Nats,
@@ -215,7 +230,7 @@ pub enum NatsMode {
 
 /// RabbitMQ queues.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[schemars(deny_unknown_fields, extend("x-removed" = removed()))]
 pub struct RabbitMqSourceKeys {
     #[serde(rename = "type")]
     pub kind: tag::RabbitMq,

@@ -143,3 +143,36 @@ pub fn page(status: &Status, budget: &Budget) -> String {
     }
     page.render()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// The documented list is the table above.
+    #[test]
+    fn the_documented_list_is_made_from_the_table() {
+        let mut text = String::from(
+            "# Metrics\n\n`GET /metrics`, Prometheus' text format, role `viewer` where tokens are set. Base units; made from the \
+             program's own table.\n\n| Name | Type | Labels | Meaning |\n|---|---|---|---|\n",
+        );
+        for (name, kind, help) in METRICS {
+            let labels = match name.split('_').nth(1) {
+                Some("source") => "source, type",
+                Some("route") => "route, type",
+                Some("exporter") => "exporter, route, type",
+                Some("build") => "version",
+                _ => "",
+            };
+            let _ = writeln!(text, "| `{name}` | {kind} | {labels} | {help} |");
+        }
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+        if std::env::var_os("GRAVITY_UPDATE").is_some() {
+            std::fs::write(&path, text).expect("written");
+        } else {
+            let documented = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(documented == text, "docs/metrics.md is not up to date: run the test with GRAVITY_UPDATE=1");
+        }
+    }
+}

@@ -27,6 +27,7 @@ pub fn request_body(method: &str, path: &str) -> Option<Value> {
         ("post", "/v1/dlq/{route}/retry") => json_of("Which", false),
         ("post", "/v1/dlq/{route}/skip") => json_of("Which", true),
         ("post", "/v1/routes/{route}/resume") => json_of("How", false),
+        ("post", "/v1/log/verify") => json_of("Between", false),
         _ => None,
     }
 }
@@ -68,6 +69,7 @@ pub fn schemas() -> Value {
         "DeadLetters": list("DeadLetter"),
         "Which": {"type": "object", "additionalProperties": false, "properties": {"sequences": sequences()}},
         "How": {"type": "object", "additionalProperties": false, "properties": {"active_rules": {"type": "boolean"}}},
+        "Between": {"type": "object", "additionalProperties": false, "properties": {"from": maybe_count(), "to": maybe_count()}},
         "Released": {"type": "object", "properties": {
             "record": count(), "released": sequences(), "parked_again": sequences(), "skipped": sequences()}},
         "Paused": {"type": "object", "properties": {"route": text(), "paused": {"type": "boolean"}}},

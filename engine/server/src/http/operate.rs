@@ -121,11 +121,22 @@ pub async fn jobs(State(api): State<Api>) -> Result<Response, Problem> {
     Ok(Json(json!({"jobs": []})).into_response())
 }
 
-/// Reads the whole log again; answers when it is through.
-pub async fn verify(State(api): State<Api>) -> Result<Response, Problem> {
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct Between {
+    from: Option<u64>,
+    to: Option<u64>,
+}
+
+/// Reads the log, or a range of it, again; answers when it is through.
+pub async fn verify(State(api): State<Api>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    let Between { from, to } = body::json(&api.budget, &headers, body).await?;
     let log = api.engine()?.log().clone();
-    let verified = tokio::task::spawn_blocking(move || log.verify(None, &mut |_| {})).await;
-    match verified {
+    let verified = tokio::task::spawn_blocking(move || {
+        let range = crate::cli::range_of(&*log, from, to);
+        log.verify(range, &mut |_| {})
+    });
+    match verified.await {
         Ok(Ok(verified)) => Ok(Json(crate::cli::verified_document(&verified)).into_response()),
         Ok(Err(error)) => Err(gravity_engine::ApiError::from(error).into()),
         Err(_) => Err(gravity_engine::ApiError::Gone.into()),

@@ -447,7 +447,7 @@ const BAD: &[Bad] = &[
         "config/unused-key",
         1,
     ),
-    ("the original's spelling", "exporter.json", r#"{"exporters": {}}"#, "config/unknown-key", 1),
+    ("the original's spelling", "exporter.json", r#"{"exporters": {}}"#, "config/removed-key", 1),
     ("unknown section", "gravity.toml", "[lgo]\n", "config/unknown-key", 1),
     ("unknown setting", "gravity.toml", "[log]\ndirectroy = \"x\"\n", "config/unknown-key", 2),
     ("no toml", "gravity.toml", "[log\n", "config/toml-syntax", 1),
@@ -472,6 +472,14 @@ const BAD: &[Bad] = &[
         "[api]\ntokens = [{name = \"a\", role = \"root\", token = \"CANARY-9-0123456789\"}]\n",
         "config/bad-value",
         2,
+    ),
+    ("a file of the original", "trigger.json", "{}", "config/unknown-file", 0),
+    (
+        "a key of the original",
+        "sources.json",
+        r#"{"sources": {"a": {"type": "kafka", "hosts": ["127.0.0.1:1"], "topics": ["t"], "groupId": "g"}}}"#,
+        "config/removed-key",
+        1,
     ),
     ("file of another name", "exporters.json", "{}", "config/unknown-file", 0),
 ];

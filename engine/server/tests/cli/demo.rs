@@ -62,3 +62,22 @@ fn the_demo_balances_and_its_next_commands_work() {
     );
     taken.expect(4);
 }
+
+#[test]
+fn the_demo_runs_at_its_rate_until_ctrl_c() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = gravity();
+    command.args(["demo", "--rate", "400", "--seed", "5", "--json"]).current_dir(folder.path());
+    let began = std::time::Instant::now();
+    let child =
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().expect("runs");
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs").success());
+    let done = Ended::of(&child.wait_with_output().expect("ends")).expect(0);
+    let sent = done.json()["sent"].as_u64().expect("a figure");
+    let most = 400 * (began.elapsed().as_secs() + 1);
+    assert!((400..=most).contains(&sent), "{sent} events");
+    assert_eq!(done.json()["balanced"], true);
+    assert!(done.err.contains(" behind, "), "plain lines where there is no terminal: {}", done.err);
+    assert!(!done.err.contains('\x1b'));
+}

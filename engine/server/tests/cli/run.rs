@@ -53,13 +53,15 @@ fn send_status_dead_letters_and_the_log_of_a_stopped_engine() {
     let stat = run(["log", "stat", "--data", &data, "--json"]).expect(0).json();
     let last = stat["last"].as_u64().expect("a sequence");
     assert!(last >= 6, "{stat}");
-    let tail = run(["log", "tail", "-n", "3", "--data", &data, "--json"]).expect(0).out;
+    let tail = run(["log", "tail", "--lines", "3", "--data", &data, "--json"]).expect(0).out;
     assert_eq!(tail.lines().count(), 3, "{tail}");
     let one = run(["log", "get", &sequence, "--data", &data, "--json"]).expect(0);
     assert!(one.out.contains("9007199254740993.10"));
     run(["log", "get", "999999", "--data", &data]).expect(2);
     let verified = run(["log", "verify", "--data", &data, "--json"]).expect(0).json();
     assert_eq!((verified["events"].as_u64(), &verified["bad"]), (Some(last), &json!([])));
+    let part = run(["log", "verify", "--from", "2", "--to", "4", "--data", &data, "--json"]).expect(0).json();
+    assert!(part["events"].as_u64().is_some_and(|events| (3..=last).contains(&events)), "{part}");
     let exported = run(["log", "export", "--from", "2", "--to", "4", "--data", &data]).expect(0).out;
     let sequences: Vec<u64> = exported
         .lines()
@@ -266,4 +268,79 @@ fn json_messages_are_one_object_a_line() {
         assert!(message["level"].is_string(), "{line}");
     }
     assert!(ended.err.contains("\"log_id\""), "{}", ended.err);
+}
+
+#[test]
+fn parts_that_are_not_built_are_refused_by_name() {
+    let dir = plain();
+    dir.write("gravity.toml", "[twist]\nlisten = \"127.0.0.1:45555\"\n");
+    run(["check", "-c", &dir.text()]).expect(0);
+    let ended = run(["run", "-c", &dir.text(), "--listen", "127.0.0.1:0"]).expect(2);
+    assert!(ended.err.contains("error[config/not-built]") && ended.err.contains("twist.listen"), "{}", ended.err);
+    assert!(!dir.path().join("data").exists());
+}
+
+#[test]
+fn a_dead_database_holds_neither_readiness_nor_the_end() {
+    // The route's database is away, and the log holds events for it: nothing keeps the drain.
+    let databases = r#"{"databases": {"db1": {"type": "postgres", "host": "127.0.0.1", "port": 1, "dbName": "d", "username": "u"}}}"#;
+    let dir = Dir::new(&[("databases.json", databases), ("rules.json", RULES)]);
+    let engine = Engine::start(&dir, &[]);
+    engine.ask(["send", "userCreated", r#"{"id": 1}"#]).expect(0);
+    let status = eventually(|| route(&engine), |r| r["error"].is_string());
+    assert_eq!(status["lag_events"].as_u64().map(|lag| lag > 0), Some(true), "{status}");
+    assert_eq!(http(&engine.url, "GET", "/readyz", &[], "").0, 200, "a dead database is no reason to be unready");
+    assert!(http(&engine.url, "GET", "/readyz", &[], "").1.contains("route db1"));
+    assert_eq!(engine.stop(), 0, "a dead database does not hold the end");
+}
+
+#[test]
+fn watching_and_following_go_on_until_a_signal() {
+    let dir = plain();
+    let engine = Engine::start(&dir, &[]);
+    for args in [vec!["status", "--watch", "--json"], vec!["log", "tail", "--follow", "--json"]] {
+        use std::io::{BufRead, BufReader};
+        let mut child = gravity()
+            .args(&args)
+            .args(["--url", &engine.url])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("runs");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        engine.ask(["send", "userCreated", r#"{"id": 7}"#]).expect(0);
+        for _ in 0..2 {
+            let line = lines.next().expect("a line").expect("text");
+            assert!(serde_json::from_str::<Value>(&line).is_ok(), "{line}");
+        }
+        assert!(
+            std::process::Command::new("kill")
+                .args(["-INT", &child.id().to_string()])
+                .status()
+                .expect("kill runs")
+                .success()
+        );
+        assert_eq!(child.wait().expect("a child").code(), Some(0), "{args:?}");
+    }
+}
+
+#[test]
+fn sources_ids_and_keys_of_send() {
+    let dir = plain();
+    dir.write("sources.json", r#"{"sources": {"a": {"type": "http"}, "b": {"type": "http"}}}"#);
+    let engine = Engine::start(&dir, &[]);
+    let unnamed = engine.ask(["send", "userCreated", r#"{"id": 1}"#]).expect(2);
+    assert!(unnamed.err.contains("/v1/events/a"), "{}", unnamed.err);
+    let first = engine
+        .ask(["send", "userCreated", r#"{"id": 1}"#, "--source", "b", "--id", "x", "--key", "k", "--json"])
+        .expect(0)
+        .json();
+    let again = engine
+        .ask(["send", "userCreated", r#"{"id": 1}"#, "--source", "b", "--id", "x", "--key", "k", "--json"])
+        .expect(0)
+        .json();
+    assert_eq!((&again["first"], &again["duplicates"]), (&Value::Null, &json!(1)), "an id dedupes");
+    let event = engine.ask(["log", "get", &first["first"].to_string(), "--json"]).expect(0).json();
+    assert_eq!((&event["source"], &event["id"], &event["key"]), (&json!("b"), &json!("x"), &json!("k")));
+    let refused = engine.ask(["route", "resume", "db1", "--active-rules"]).expect(4);
+    assert!(refused.err.contains("not stopped"), "{}", refused.err);
 }

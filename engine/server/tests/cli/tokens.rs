@@ -53,7 +53,19 @@ fn o51_roles_decide_what_commands_may_do() {
 fn tls_is_verified() {
     let dir = plain();
     let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+        ])
         .args([
             "-subj",
             "/CN=127.0.0.1",
