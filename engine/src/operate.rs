@@ -22,6 +22,9 @@ use crate::status::{DeadLetter, DeadLetterDetail, EventView, Fate, ReleaseReport
 /// How long a retry or skip waits for the route to carry it out.
 const DECISION_WITHIN: Duration = Duration::from_secs(60);
 
+/// How long a pause waits for the batch under way.
+const PAUSE_WITHIN: Duration = Duration::from_secs(30);
+
 /// Why an operator's call was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
@@ -200,10 +203,7 @@ impl Engine {
                 })
             }
             Err(_) => {
-                let state = match &target {
-                    Target::Route(gauge, _) => gauge.state(),
-                    Target::Subscription(gauge, _) => gauge.state(),
-                };
+                let state = target.state();
                 let why = state.1.unwrap_or_else(|| format!("{:?}", state.0).to_lowercase());
                 Err(ApiError::Conflict {
                     what: format!(
@@ -266,7 +266,7 @@ impl Engine {
         found.ok_or(ApiError::NotParked { route: INGEST.to_owned(), sequence })
     }
 
-    /// Stops a route or subscription at its next batch boundary; survives restarts.
+    /// Stops a route or subscription at its next batch boundary, and answers when it stands there; survives restarts.
     pub async fn pause(&self, route: &str, actor: &str) -> Result<(), ApiError> {
         let target = self.target(route)?;
         let mut batch = Batch::new();
@@ -274,7 +274,14 @@ impl Engine {
         control::put(&mut batch, control::PAUSED, route, &paused, Some(actor));
         crate::append::durable(&*self.inner.log, batch).await?.durable().await?;
         target.orders().send_modify(|orders| orders.paused = true);
-        Ok(())
+        let stands = async {
+            while !matches!(target.state().0, RunState::Paused | RunState::Ended) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(PAUSE_WITHIN, stands).await.map_err(|_| ApiError::Conflict {
+            what: format!("{route} will pause, but has not come to the end of its batch yet"),
+        })
     }
 
     /// Lets a paused route go on, and makes a stopped one try again at once.
@@ -460,6 +467,13 @@ impl Target {
         match self {
             Target::Route(gauge, _) => gauge.name.clone(),
             Target::Subscription(gauge, _) => gauge.name(),
+        }
+    }
+
+    fn state(&self) -> (RunState, Option<String>) {
+        match self {
+            Target::Route(gauge, _) => gauge.state(),
+            Target::Subscription(gauge, _) => gauge.state(),
         }
     }
 

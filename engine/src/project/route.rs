@@ -186,28 +186,37 @@ impl RouteTask {
         let mut passing_since: Option<Instant> = None;
         // A build that asked to join goes on to where its route holds.
         let mut hold: Option<Hold> = None;
+        let mut asked: Option<Instant> = None;
         loop {
             let last = match &hold {
                 Some(hold) => hold.checkpoint.sequence,
                 None => *ends.borrow_and_update(),
             };
+            let near = last.get() <= position.get() + FEWEST as u64;
+            let wants_to_join = matches!(self.role, Role::Build(_))
+                && near
+                && hold.is_none()
+                && last > Sequence::ZERO
+                && self.setup.gauge.ledger.lock().is_empty();
+            if wants_to_join
+                && asked.is_none_or(|at| at.elapsed() >= ASK_AGAIN)
+                && let Role::Build(parent) = &self.role
+            {
+                hold = ask_to_join(parent, &self.cancel).await;
+                asked = Some(Instant::now());
+                if hold.is_some() {
+                    continue;
+                }
+            }
             if position >= last {
                 most = FEWEST;
-                if let Some(hold) = hold.take() {
+                // A dead letter on the last stretch keeps the view out: the route goes on without it.
+                if let Some(hold) = hold.take().filter(|_| self.setup.gauge.ledger.lock().is_empty()) {
                     applier.pass(last).await?;
                     applier.join_route(&hold.checkpoint).await?;
                     let _ = hold.done.send(());
                     tracing::info!(route = self.setup.name(), sequence = %last, "the view joins its route");
                     return Ok(Ended::Joined);
-                }
-                let wants_to_join = matches!(self.role, Role::Build(_))
-                    && self.setup.gauge.ledger.lock().is_empty()
-                    && last > Sequence::ZERO;
-                if wants_to_join && let Role::Build(parent) = &self.role {
-                    hold = ask_to_join(parent, &self.cancel).await;
-                    if hold.is_some() {
-                        continue;
-                    }
                 }
                 let pass = passing_since.map(|since| PASS_AFTER.saturating_sub(since.elapsed()));
                 tokio::select! {
