@@ -256,7 +256,7 @@ pub async fn v1_rows_and_checkpoint_survive_a_cut_together(place: &dyn Place) {
 }
 
 /// Lets a future run for so many polls, then drops it.
-struct DroppedAfter<F> {
+pub struct DroppedAfter<F> {
     future: Pin<Box<F>>,
     polls: usize,
 }
@@ -277,7 +277,7 @@ impl<F: Future> Future for DroppedAfter<F> {
     }
 }
 
-fn dropped_after<F: Future>(polls: usize, future: F) -> DroppedAfter<F> {
+pub fn dropped_after<F: Future>(polls: usize, future: F) -> DroppedAfter<F> {
     DroppedAfter { future: Box::pin(future), polls }
 }
 

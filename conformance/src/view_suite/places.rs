@@ -165,7 +165,7 @@ impl Place for SqlitePlace {
         // As hexadecimal digits with the storage class before them, so that no byte is lost on the way.
         let cells: Vec<_> = columns.iter().map(|c| format!("typeof(\"{c}\"), hex(\"{c}\")")).collect();
         let output = self.client(&format!(".mode list\n.separator |\nSELECT {} FROM {table};\n", cells.join(", ")));
-        sorted(output.lines().map(|line| sqlite_cells(line)).collect())
+        sorted(output.lines().map(sqlite_cells).collect())
     }
 }
 

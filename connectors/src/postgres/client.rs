@@ -56,6 +56,12 @@ impl Connections {
         if self.idle.lock().closed {
             return Err(Fault::new(FaultKind::Closed, "closed", doing(), "the view store was closed"));
         }
+        let files = [&self.options.ca_file, &self.options.cert_file, &self.options.key_file];
+        if let Some(file) = files.into_iter().flatten().find(|file| !file.is_file()) {
+            // sqlx would report it as it reports a cut connection.
+            let missing = format!("there is no file {}", file.display());
+            return Err(Fault::new(FaultKind::Misconfigured, "tls", doing(), missing));
+        }
         // Nothing can be open on a connection that is still being made: dropping this future is harmless.
         let connecting = PgConnection::connect_with(&self.connect);
         let connection = match tokio::time::timeout(self.options.connect_timeout, connecting).await {
