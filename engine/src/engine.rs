@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gravity_log::{Batch, EventLog, Health};
-use gravity_model::Sequence;
+use gravity_log::{Batch, EventLog, Health, ReadLimits};
 use gravity_model::port::export::Exporter;
 use gravity_model::port::view::ViewStore;
+use gravity_model::{EventKind, Sequence};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -225,6 +225,7 @@ impl Engine {
                 },
                 log: inner.log.clone(),
                 route: route.gauge,
+                rules: inner.rules.clone(),
                 gauge: gauge.clone(),
                 park_on_refused: exporter.park_on_refused,
                 begin_after: inner.rules.added_subscription(subscription),
@@ -282,7 +283,7 @@ impl Engine {
                 rules: inner.rules.newest().map(|v| v.hash()[..12].to_owned()).unwrap_or_default(),
             },
             sources: inner.sources.iter().map(|s| s.status()).collect(),
-            routes: routes.iter().map(|r| r.gauge.status(stat.last)).collect(),
+            routes: routes.iter().map(|r| r.gauge.status(stat.last, self.oldest_beyond(r.gauge.position()))).collect(),
             exporters: inner
                 .subscriptions
                 .lock()
@@ -290,6 +291,20 @@ impl Engine {
                 .map(|s| s.gauge.status(reached(&s.gauge.route).unwrap_or_default()))
                 .collect(),
         }
+    }
+
+    /// When the first event beyond `position` was received: the age of what a view lacks.
+    fn oldest_beyond(&self, position: Sequence) -> Option<gravity_model::Micros> {
+        if *self.inner.log.durable().borrow() <= position {
+            return None;
+        }
+        let limits = ReadLimits { events: 1, bytes: 1 };
+        let blocks = match self.inner.log.read_recent(position, limits) {
+            Some(blocks) => blocks,
+            None => self.inner.log.read(position, limits).ok()?,
+        };
+        let mut beyond = blocks.iter().flat_map(gravity_log::Block::iter).filter(|r| r.sequence > position);
+        beyond.find(|r| r.event.kind != EventKind::Control).map(|r| r.event.received)
     }
 
     pub fn readiness(&self) -> Readiness {

@@ -78,6 +78,9 @@ pub struct RouteStatus {
     pub skipped: u64,
     /// Most events that wait behind one key.
     pub widest_blocked: u64,
+    /// Values of pass-through fields that no column took, since the start.
+    #[serde(default)]
+    pub unknown_fields: u64,
     pub error: Option<String>,
 }
 

@@ -102,6 +102,16 @@ impl RuleSet {
         &self.subscriptions
     }
 
+    /// True when a routing sends `event` to `database` and tells `exporter` of it.
+    pub fn fires(&self, event: &str, database: &str, exporter: &str) -> bool {
+        self.rules.iter().any(|rule| {
+            rule.routing
+                && rule.event == event
+                && rule.database.as_deref() == Some(database)
+                && rule.exporters.iter().any(|name| name == exporter)
+        })
+    }
+
     /// Tables that rows of this database go to, in the order in which rules name them.
     pub fn requests(&self, database: &str) -> Vec<TableRequest> {
         let mut requests: IndexMap<&str, TableRequest> = IndexMap::new();

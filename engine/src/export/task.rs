@@ -20,6 +20,7 @@ use crate::project::apply::{Why, append_durable, parked};
 use crate::project::decide::read_block;
 use crate::project::gauge::{ActiveRules, RouteGauge};
 use crate::project::route::Orders;
+use crate::rulebook::RuleBook;
 use crate::status::RunState;
 use crate::supervise::BackOff;
 
@@ -36,6 +37,7 @@ pub struct SubscriptionTask {
     pub letterhead: Letterhead,
     pub log: Arc<dyn EventLog>,
     pub route: Arc<RouteGauge>,
+    pub rules: Arc<RuleBook>,
     pub gauge: Arc<SubscriptionGauge>,
     pub park_on_refused: bool,
     /// Where a subscription without cursor begins.
@@ -195,8 +197,10 @@ impl SubscriptionTask {
         if recorded.event.kind == EventKind::Undecodable || recorded.event.payload.is_none() {
             return None;
         }
-        let rules = self.route.rules(recorded.sequence)?;
-        rules.fires(recorded.event.name, &self.letterhead.exporter).then_some(rules)
+        // The rules in force there decide, also for what was written before the route's present ones.
+        let version = self.rules.in_force(recorded.sequence)?;
+        let fires = version.set.fires(recorded.event.name, &self.route.name, &self.letterhead.exporter);
+        if fires { self.route.rules(recorded.sequence) } else { None }
     }
 
     /// False for what is parked, took effect later, or changed nothing.

@@ -47,13 +47,25 @@ impl Applier {
                 Err(fault) if fault.kind == FaultKind::RefusedEvent => {
                     tracing::debug!(route = %self.gauge.name, events = part.len(), error = %fault, "part refused");
                     if part.len() <= SINGLY {
-                        self.apply_singly(stretch, blocks, part, through).await?;
-                    } else {
-                        let middle = part.start + part.len() / 2;
-                        let between = stretch.events[middle - 1].sequence;
-                        parts.push((middle..part.end, through));
-                        parts.push((part.start..middle, between));
+                        match self.apply_singly(stretch, blocks, part.clone(), through).await {
+                            // Refused at the commit (a deferred constraint): no event of the part is known to be at fault.
+                            Err(fault) if fault.kind == FaultKind::RefusedEvent && part.len() == 1 => {
+                                self.park_alone(stretch, blocks, part.start, through, &fault).await?;
+                            }
+                            Err(fault) if fault.kind == FaultKind::RefusedEvent => {}
+                            other => {
+                                other?;
+                                continue;
+                            }
+                        }
+                        if part.len() == 1 {
+                            continue;
+                        }
                     }
+                    let middle = part.start + part.len() / 2;
+                    let between = stretch.events[middle - 1].sequence;
+                    parts.push((middle..part.end, through));
+                    parts.push((part.start..middle, between));
                 }
                 other => other?,
             }
@@ -106,6 +118,24 @@ impl Applier {
         through: Sequence,
     ) -> Result<(), Fault> {
         let mut transaction = self.store.begin(std::slice::from_ref(&self.checkpoint)).await?;
+        match self.run_singly(&mut transaction, stretch, blocks, part).await {
+            Ok((counters, missed)) => self.commit(transaction, through, counters, missed).await,
+            Err(fault) => {
+                transaction.rollback().await;
+                Err(fault)
+            }
+        }
+    }
+
+    /// Inside the transaction: runs, and makes what failed durable as dead letters. Returns the counters to commit, and the
+    /// events that changed nothing.
+    async fn run_singly(
+        &self,
+        transaction: &mut Box<dyn ViewTransaction>,
+        stretch: &Stretch,
+        blocks: &[Block],
+        part: Range<usize>,
+    ) -> Result<(Counters, Vec<Sequence>), Fault> {
         let mut counters = self.checkpoint.counters;
         let (mut records, mut missed) = (Vec::new(), Vec::new());
         for judged in &stretch.events[part] {
@@ -118,13 +148,13 @@ impl Applier {
                     count_parked(&mut counters, waiting);
                     records.push(self.park(stretch, blocks, judged, waiting, refusal)?);
                 }
-                Fate::Runs => match self.run_one(&mut transaction, stretch, judged).await {
-                    Ok(Ok(true)) => counters.applied += 1,
-                    Ok(Ok(false)) => {
+                Fate::Runs => match self.run_one(transaction, stretch, judged).await? {
+                    Ok(true) => counters.applied += 1,
+                    Ok(false) => {
                         counters.filtered += 1;
                         missed.push(judged.sequence);
                     }
-                    Ok(Err(refused)) => {
+                    Err(refused) => {
                         count_parked(&mut counters, false);
                         let why = Why {
                             stage: Stage::Apply,
@@ -134,18 +164,31 @@ impl Applier {
                         };
                         records.push(self.park(stretch, blocks, judged, false, Some(why))?);
                     }
-                    Err(fault) => {
-                        transaction.rollback().await;
-                        return Err(fault);
-                    }
                 },
             }
         }
-        if let Err(fault) = self.append(records.iter().map(|p| &**p), None).await {
-            transaction.rollback().await;
-            return Err(fault);
-        }
-        self.commit(transaction, through, counters, missed).await
+        self.append(records.iter().map(|p| &**p), None).await?;
+        Ok((counters, missed))
+    }
+
+    /// Parks one event that the database takes but does not commit, and passes it.
+    async fn park_alone(
+        &mut self,
+        stretch: &Stretch,
+        blocks: &[Block],
+        index: usize,
+        through: Sequence,
+        fault: &Fault,
+    ) -> Result<(), Fault> {
+        let judged = &stretch.events[index];
+        let mut counters = self.checkpoint.counters;
+        counters.read += 1;
+        count_parked(&mut counters, false);
+        let why = Why { stage: Stage::Apply, code: fault.code.to_string(), error: fault.to_string(), rule: None };
+        let record = self.park(stretch, blocks, judged, false, Some(why))?;
+        self.append(std::iter::once(&*record), None).await?;
+        let transaction = self.store.begin(std::slice::from_ref(&self.checkpoint)).await?;
+        self.commit(transaction, through, counters, Vec::new()).await
     }
 
     /// `Ok(true)` applied, `Ok(false)` every row that it patches is missing, `Err` refused by the database.

@@ -76,7 +76,7 @@ pub fn judge(route: &str, program: &RouteProgram, blocks: &[Block], range: (Sequ
                     into.stop = Some(stop);
                     return;
                 }
-                if !program.writes(recorded.event.name) && program.fires(recorded.event.name).is_empty() {
+                if !program.wants(recorded.event.name) {
                     into.through = recorded.sequence;
                     continue;
                 }

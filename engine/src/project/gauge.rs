@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use gravity_model::{Counters, Micros, Sequence};
 use gravity_rules::RouteProgram;
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -18,15 +19,6 @@ pub struct ActiveRules {
     pub version: Arc<RulesVersion>,
 }
 
-impl ActiveRules {
-    /// True when `exporter` hears of `event` on this database.
-    pub fn fires(&self, event: &str, exporter: &str) -> bool {
-        let subscriptions = self.version.set.subscriptions();
-        let named = |index: &u16| subscriptions.get(usize::from(*index)).is_some_and(|s| s.exporter == exporter);
-        self.program.fires(event).iter().any(named)
-    }
-}
-
 /// See the module's comment.
 pub struct RouteGauge {
     pub name: String,
@@ -35,6 +27,7 @@ pub struct RouteGauge {
     /// Committed checkpoint: exporters may pass up to it, waiters wake on it.
     checkpoint: watch::Sender<Sequence>,
     pub ledger: Mutex<Ledger>,
+    unknown: Mutex<HashMap<(String, String), u64>>,
 }
 
 struct Inner {
@@ -67,6 +60,7 @@ impl RouteGauge {
             }),
             checkpoint: watch::Sender::new(Sequence::ZERO),
             ledger: Mutex::default(),
+            unknown: Mutex::default(),
         }
     }
 
@@ -137,7 +131,21 @@ impl RouteGauge {
         found.map(|(_, rules)| rules.clone())
     }
 
-    pub fn status(&self, last: Sequence) -> RouteStatus {
+    /// Fields that pass-through rules had no column for, by table; warned about once each.
+    pub fn count_unknown(&self, fields: Vec<(String, String, u64)>) {
+        let mut unknown = self.unknown.lock();
+        for (table, field, count) in fields {
+            let known = unknown.entry((table, field));
+            if let hashbrown::hash_map::Entry::Vacant(new) = &known {
+                let (table, field) = new.key();
+                tracing::warn!(route = %self.name, table, field, "no column takes this field; its values stay in the log");
+            }
+            *known.or_default() += count;
+        }
+    }
+
+    /// `oldest` is when the first event beyond the route's position was received, where the caller looked it up.
+    pub fn status(&self, last: Sequence, oldest: Option<Micros>) -> RouteStatus {
         let inner = self.inner.lock();
         let ledger = self.ledger.lock();
         let behind = last.get().saturating_sub(inner.position.get());
@@ -148,7 +156,7 @@ impl RouteGauge {
             state: inner.state,
             checkpoint: self.checkpoint().get(),
             lag_events: behind,
-            lag_seconds: if behind == 0 { 0.0 } else { inner.oldest.map_or(0.0, age) },
+            lag_seconds: if behind == 0 { 0.0 } else { oldest.or(inner.oldest).map_or(0.0, age) },
             read: 0,
             applied: 0,
             filtered: 0,
@@ -158,6 +166,7 @@ impl RouteGauge {
             waiting: 0,
             skipped: 0,
             widest_blocked: ledger.widest(),
+            unknown_fields: self.unknown.lock().values().sum(),
             error: inner.error.clone(),
         };
         status.set_counters(&inner.counters);

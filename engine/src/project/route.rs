@@ -258,6 +258,13 @@ impl RouteTask {
             }
             stretch = self.judge(applier, blocks.clone(), position, last, stretch).await?;
             self.setup.gauge.passed(position, stretch.oldest);
+            let unknown = stretch.evaluation.take_unknown_fields();
+            if !unknown.is_empty() {
+                let named = |(table, field, count): (u16, String, u64)| {
+                    (applier.shapes[usize::from(table)].table.clone(), field, count)
+                };
+                self.setup.gauge.count_unknown(unknown.into_iter().map(named).collect());
+            }
             if stretch.events.is_empty() {
                 passing_since.get_or_insert_with(Instant::now);
             } else {
