@@ -129,6 +129,7 @@ mod tests {
     #[test]
     fn o55_every_flag_is_used_by_a_test() {
         const TESTS: &str = concat!(
+            include_str!("../../tests/cli/bad.rs"),
             include_str!("../../tests/cli/check.rs"),
             include_str!("../../tests/cli/commands.rs"),
             include_str!("../../tests/cli/demo.rs"),

@@ -25,6 +25,8 @@ fn the_demo_balances_and_its_next_commands_work() {
     assert!(figure("unmatched") > 0 && figure("parked") == 0, "{done}");
     assert!(done["delivered"].as_u64().is_some_and(|n| n > 500), "{done}");
     assert_eq!((&done["balanced"], &done["repeated"]), (&Value::Bool(true), &Value::from(0)));
+    assert_eq!(done["missing"], 0, "a row was there before its message: {done}");
+    assert!(done["looked_up"].as_u64().is_some_and(|n| n > 20), "{done}");
     assert_eq!(done["folder"], "gravity-demo");
     assert!(folder.path().join("gravity-demo/shop.db").is_file());
     let next = done["next"].as_array().expect("commands");

@@ -1,5 +1,6 @@
 //! The real binary from outside: files in, commands run, output and exit codes looked at.
 
+mod bad;
 mod check;
 mod commands;
 mod demo;

@@ -71,7 +71,7 @@ async fn demo(args: &Args) -> Result<Exit, Failure> {
     let mut signals = Signals::new()?;
     let folder = Folder::create(args.dir.as_deref())?;
     let mut servers = JoinSet::new();
-    let (told, target) = target::listen(&mut servers).await?;
+    let (told, target) = target::listen(&mut servers, folder.database()).await?;
     let config = configure(&folder, target).await?;
     let (rules, _) = sound(&config)?;
     let api = Api::new(&[], largest_body(&config));
@@ -95,8 +95,7 @@ async fn demo(args: &Args) -> Result<Exit, Failure> {
     let began = Instant::now();
     let mut panel = Panel::new();
     let (sent, stopped) = {
-        let look = |sent: u64| panel_look(&engine, &told, sent);
-        let sending = send(args, &intake, &look, &mut panel);
+        let sending = send(args, &engine, &intake, &told, &mut panel);
         tokio::select! {
             sent = sending => (sent?, false),
             _ = signals.end() => (engine.status().sources.iter().map(|source| source.received).sum(), true),
@@ -105,12 +104,16 @@ async fn demo(args: &Args) -> Result<Exit, Failure> {
     let outcome = in_step(&engine, &told, sent, &mut panel, &mut signals).await;
     let took = began.elapsed();
     let status = engine.status();
+    panel.finish(&status, sent, told.messages());
     engine.shutdown().await;
     stop.cancel();
     if let Some(Outcome::Stopped { what }) = &outcome {
         return Err(Failure::failed(format!("the demo cannot get in step: {what}")));
     }
     report(args, &folder, &status, sent, &told, took, stopped).await?;
+    if told.missing() > 0 {
+        return Err(Failure::failed("a message came before its row: this is a bug"));
+    }
     Ok(match outcome {
         Some(Outcome::InStepWithNewDeadLetters) => Exit::Difference,
         _ => Exit::Done,
@@ -120,9 +123,13 @@ async fn demo(args: &Args) -> Result<Exit, Failure> {
 /// Writes the config and reads it back: the demo runs what it leaves.
 async fn configure(folder: &Folder, target: std::net::SocketAddr) -> Result<Config, Failure> {
     // The usual port, so that the commands find the engine; another one where that is taken.
-    let usual = ([127, 0, 0, 1], 7420).into();
-    let free = tokio::net::TcpListener::bind(usual).await.is_ok();
-    folder.write(target, if free { usual } else { ([127, 0, 0, 1], 0).into() })?;
+    let cannot = |error: std::io::Error| Failure::failed("the demo finds no free port").because(&error);
+    let free = match tokio::net::TcpListener::bind(("127.0.0.1", 7420)).await {
+        Ok(usual) => usual,
+        Err(_) => tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.map_err(cannot)?,
+    };
+    folder.write(target, free.local_addr().map_err(cannot)?)?;
+    drop(free);
     Ok(Config::load(&folder.path, &Flags::new()))
 }
 
@@ -130,15 +137,12 @@ async fn bind(config: &Config) -> Result<Bound, Failure> {
     Bound::new(&config.settings).await.map_err(|error| Failure::failed("the API cannot start").because(&error))
 }
 
-fn panel_look(engine: &Engine, told: &target::Told, _sent: u64) -> (Status, u64) {
-    (engine.status(), told.messages())
-}
-
 /// Publishes batches at the wanted rate, as any producer would: through the intake, each answered once it is durable.
 async fn send(
     args: &Args,
+    engine: &Engine,
     intake: &Intake,
-    look: &(dyn Fn(u64) -> (Status, u64) + Sync),
+    told: &target::Told,
     panel: &mut Panel,
 ) -> Result<u64, Failure> {
     let (mut shop, mut sent, began) = (Shop::new(args.seed), 0u64, Instant::now());
@@ -150,8 +154,7 @@ async fn send(
         (0..count).for_each(|_| shop.next_line(&mut body));
         publish(intake, Bytes::from(body)).await?;
         sent += count;
-        let (status, told) = look(sent);
-        panel.draw(&status, sent, told);
+        panel.draw(&engine.status(), sent, told.messages());
         if let Some(rate) = rate.filter(|rate| *rate > 0) {
             let due = Duration::from_secs_f64(sent as f64 / rate as f64);
             tokio::time::sleep(due.saturating_sub(began.elapsed())).await;
@@ -207,7 +210,7 @@ async fn report(
     if args.json {
         let document = json!({
             "folder": folder.path, "database": database, "data": folder.data(), "seconds": took.as_secs_f64(), "sent": sent,
-            "route": route, "balanced": balanced(route), "delivered": told.messages(), "repeated": told.repeated(),
+            "route": route, "balanced": balanced(route), "delivered": told.messages(), "repeated": told.repeated(), "looked_up": told.looked_up(), "missing": told.missing(),
             "next": tries,
         });
         return show::json(&document);
@@ -224,10 +227,16 @@ async fn report(
         ),
         format!("  {:<18}{}", "views", rows::counts(&database).await?),
         format!(
-            "  {:<18}{}, each after its row, {} repeated",
+            "  {:<18}{}, {} repeated; {} looked into the view on arrival: {}",
             "messages",
             show::count(told.messages()),
-            show::count(told.repeated())
+            show::count(told.repeated()),
+            show::count(told.looked_up()),
+            if told.missing() == 0 {
+                "every row was there".to_owned()
+            } else {
+                format!("{} rows MISSING", told.missing())
+            }
         ),
         format!("  {:<18}{}", "balance", balance(route)),
         String::new(),

@@ -58,6 +58,12 @@ impl Panel {
         if self.is_terminal { REDRAW } else { LINE }
     }
 
+    /// Draws the last state, time or not.
+    pub fn finish(&mut self, status: &Status, sent: u64, told: u64) {
+        self.next = Instant::now();
+        self.draw(status, sent, told);
+    }
+
     /// Draws when it is time.
     pub fn draw(&mut self, status: &Status, sent: u64, told: u64) {
         let now = Instant::now();

@@ -16,6 +16,21 @@ async fn open(file: &Path) -> Result<SqliteConnection, Failure> {
     SqliteConnectOptions::new().filename(file).read_only(true).connect().await.map_err(|error| cannot(&error))
 }
 
+/// Looks payments up, one after the other, over one connection.
+pub struct Payments(SqliteConnection);
+
+impl Payments {
+    pub async fn open(file: &Path) -> Result<Payments, Failure> {
+        Ok(Payments(open(file).await?))
+    }
+
+    /// True when the view has the row now.
+    pub async fn has(&mut self, id: i64) -> Result<bool, Failure> {
+        let found = sqlx::query("SELECT 1 FROM payments WHERE id = ?").bind(id).fetch_optional(&mut self.0).await;
+        found.map(|row| row.is_some()).map_err(|error| cannot(&error))
+    }
+}
+
 /// Rows in each view.
 pub async fn counts(file: &Path) -> Result<String, Failure> {
     const COUNTS: &str =
