@@ -1,0 +1,88 @@
+//! The topic of a round: made fresh with four partitions, filled, and written to at a fixed rate.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+pub const PARTITIONS: i32 = 4;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn admin(brokers: &str) -> Result<AdminClient<DefaultClientContext>, String> {
+    let admin = ClientConfig::new().set("bootstrap.servers", brokers).create();
+    admin.map_err(|error| format!("a Kafka admin client: {error}"))
+}
+
+pub async fn create(brokers: &str, topic: &str) -> Result<(), String> {
+    let fresh = [NewTopic::new(topic, PARTITIONS, TopicReplication::Fixed(1))];
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+    let results = admin(brokers)?.create_topics(&fresh, &options).await.map_err(|error| error.to_string())?;
+    results.into_iter().try_for_each(|r| r.map_err(|(name, code)| format!("creating topic {name}: {code}")).map(drop))
+}
+
+/// A topic that stays costs disk only.
+pub async fn delete(brokers: &str, topic: &str) {
+    if let Ok(admin) = admin(brokers) {
+        let _ = admin.delete_topics(&[topic], &AdminOptions::new()).await;
+    }
+}
+
+/// One producer for a round, so that one partitioner places every event of a key.
+pub struct Feed {
+    producer: BaseProducer,
+    topic: String,
+    buffer: Vec<u8>,
+}
+
+impl Feed {
+    /// `linger`: how long a message may wait for company.
+    pub fn new(brokers: &str, topic: &str, compression: &str, linger: Duration) -> Result<Feed, String> {
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", brokers)
+            .set("partitioner", "murmur2_random")
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .set("compression.type", compression)
+            .set("linger.ms", linger.as_millis().to_string())
+            .set("batch.size", "262144")
+            .set("queue.buffering.max.messages", "200000")
+            .create()
+            .map_err(|error| format!("a Kafka producer: {error}"))?;
+        Ok(Feed { producer, topic: topic.to_owned(), buffer: Vec::new() })
+    }
+
+    /// Queues one order under its id, or in a given partition. Waits while the queue is full.
+    pub fn send(&mut self, order: &crate::workload::Order, partition: Option<i32>) -> Result<usize, String> {
+        order.write_json(&mut self.buffer).map_err(|error| error.to_string())?;
+        let key = order.id.to_string();
+        loop {
+            let mut record = BaseRecord::to(&self.topic).key(&key).payload(&self.buffer);
+            record.partition = partition;
+            match self.producer.send(record) {
+                Ok(()) => return Ok(self.buffer.len()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                    self.producer.poll(Duration::from_millis(5));
+                }
+                Err((error, _)) => return Err(format!("producing to {}: {error}", self.topic)),
+            }
+        }
+    }
+
+    pub fn flush(&self) -> Result<(), String> {
+        self.producer.flush(PATIENCE).map_err(|error| format!("producing to {}: {error}", self.topic))
+    }
+
+    /// Delivery reports are taken until `due`.
+    pub fn poll_until(&self, due: Instant) {
+        loop {
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            self.producer.poll(left.min(Duration::from_millis(1)));
+        }
+    }
+}
