@@ -59,7 +59,8 @@ impl KafkaRig {
             group: format!("g-{}", unique()),
             log_id: LogId(*uuid::Uuid::new_v4().as_bytes()),
             partitions: AtomicU32::new(partitions),
-            producer: client(hosts).create().expect("producer"),
+            // Idempotent: a retry right after the topic was made would otherwise put later records before earlier ones.
+            producer: client(hosts).set("enable.idempotence", "true").create().expect("producer"),
         };
         rig.create().await;
         rig

@@ -95,7 +95,7 @@ pub async fn read_to_fault(source: &mut dyn Source, book: &Arc<Book>) -> Fault {
     let until = Instant::now() + PATIENCE;
     loop {
         match source.next_batch(WIDE).await {
-            Ok(batch) => drop(book.take(&batch)),
+            Ok(batch) => book.take(&batch),
             Err(fault) => return fault,
         }
         assert!(Instant::now() < until, "no fault within {PATIENCE:?}");

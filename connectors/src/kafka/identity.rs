@@ -20,7 +20,7 @@ use super::native::{TopicIdentities, TopicIdentity};
 pub const FETCH_BACKOFF_MS: u32 = 600;
 /// How long a check vouches for records, counted from its beginning.
 const FRESH: Duration = Duration::from_millis(400);
-/// While records flow, the next check begins this long after the last one began.
+/// The next check begins this long after the last one began.
 const AGAIN: Duration = Duration::from_millis(150);
 /// After this an unanswered request counts as a broker that is away.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -149,10 +149,6 @@ impl<C: ConsumerContext + 'static> IdentityCheck<C> {
     /// The client reported that no broker is reachable: look for ourselves.
     pub fn suspect(&mut self) {
         self.silent_since.get_or_insert_with(Instant::now);
-    }
-
-    pub fn is_suspect(&self) -> bool {
-        self.silent_since.is_some()
     }
 
     pub fn silent_for(&self) -> Duration {

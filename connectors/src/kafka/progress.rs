@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use gravity_model::Fault;
-use gravity_model::port::source::{BatchLimits, SourceBatch};
+use gravity_model::port::source::{BatchLimits, Position, SourceBatch};
 use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 
@@ -31,6 +31,12 @@ pub struct Chunk {
 pub struct Origin {
     pub partition: Arc<Partition>,
     pub assignment: u64,
+}
+
+/// A partition's highest position in one batch.
+pub struct Given {
+    pub origin: Origin,
+    pub position: Position,
 }
 
 /// What the reader thread sends; after a fault nothing follows.
@@ -122,21 +128,21 @@ impl Progress {
     }
 
     /// Notes that the engine has every record of `batch`; the highest next offset per slot is what its token stands for.
-    pub fn note_given(&self, batch: &SourceBatch, origins: &[Origin]) -> Vec<(Origin, u64, u64)> {
-        let mut highest: Vec<Option<(u64, u64)>> = vec![None; origins.len()];
+    pub fn note_given(&self, batch: &SourceBatch, origins: &[Origin]) -> Vec<Given> {
+        let mut highest = vec![None; origins.len()];
         for record in &batch.records {
-            highest[usize::from(record.slot)] = Some((record.position.next, record.position.detail));
+            highest[usize::from(record.slot)] = Some(record.position);
         }
         let mut state = self.state.lock();
         let mut given = Vec::new();
         for (origin, highest) in origins.iter().zip(highest) {
-            let Some((next, detail)) = highest else { continue };
-            if let Some(assigned) = state.assigned.get_mut(&origin.partition) {
-                if assigned.assignment == origin.assignment {
-                    assigned.given = Some(next);
-                }
+            let Some(position) = highest else { continue };
+            if let Some(assigned) = state.assigned.get_mut(&origin.partition)
+                && assigned.assignment == origin.assignment
+            {
+                assigned.given = Some(position.next);
             }
-            given.push((origin.clone(), next, detail));
+            given.push(Given { origin: origin.clone(), position });
         }
         given
     }

@@ -129,12 +129,11 @@ impl Reader {
             self.queue.take(messages, wait);
             idle = !self.take_in(messages)?;
         }
-        if self.identity.is_suspect() {
-            self.identity.refresh();
-            if self.identity.silent_for() > PATIENCE {
-                let detail = "no broker answers; librdkafka goes on trying";
-                return Err(fault_of(Code::AllBrokersDown, format!("read source {}", self.reading.source), detail));
-            }
+        // Also while nothing comes: the answer waits behind the client's open fetch, and a lone record should not.
+        self.identity.refresh();
+        if self.identity.silent_for() > PATIENCE {
+            let detail = "no broker answers; librdkafka goes on trying";
+            return Err(fault_of(Code::AllBrokersDown, format!("read source {}", self.reading.source), detail));
         }
         self.identity.settle(Duration::ZERO)?;
         if !self.chunk.is_empty() && (idle || full(&self.chunk)) {
@@ -331,7 +330,6 @@ impl Reader {
 
     /// Gives the chunk to the engine, once the broker has vouched for the topics and there is room.
     fn hand_over(&mut self) -> Result<(), Fault> {
-        self.identity.refresh();
         if !self.identity.vouches_for(self.chunk.taken()) {
             return self.identity.settle(Duration::from_millis(5));
         }

@@ -20,7 +20,7 @@ use super::context::SourceContext;
 use super::error::fault_from;
 use super::native;
 use super::open::{ASK_LIMIT, open, partitions_of};
-use super::progress::{Chunk, Delivered, Durable, Memory, Origin, Partition, Progress};
+use super::progress::{Chunk, Delivered, Durable, Given, Memory, Partition, Progress};
 use super::reader::{Reader, Reading};
 use super::tail::nothing_between;
 
@@ -57,7 +57,7 @@ struct Connected {
     rest: Option<Rest>,
     batches: u64,
     /// What each token stands for, oldest first.
-    unacknowledged: VecDeque<(u64, Vec<(Origin, u64, u64)>)>,
+    unacknowledged: VecDeque<(u64, Vec<Given>)>,
     ends: Option<Ends>,
 }
 
@@ -301,12 +301,14 @@ impl Connected {
         let mut state = self.progress.state.lock();
         while self.unacknowledged.front().is_some_and(|(batch, _)| *batch <= last) {
             let Some((_, given)) = self.unacknowledged.pop_front() else { break };
-            for (origin, next, detail) in given {
+            for Given { origin, position } in given {
                 let current = state.assigned.get(&origin.partition).is_some_and(|a| a.assignment == origin.assignment);
                 if current {
-                    let leader_epoch = i32::try_from(detail).ok().and_then(|detail| detail.checked_sub(1));
+                    let leader_epoch = i32::try_from(position.detail).ok().and_then(|detail| detail.checked_sub(1));
                     let leader_epoch = leader_epoch.filter(|epoch| *epoch >= 0);
-                    state.durable.insert(origin.partition, Durable { next, leader_epoch, committed: false });
+                    state
+                        .durable
+                        .insert(origin.partition, Durable { next: position.next, leader_epoch, committed: false });
                 }
             }
         }
