@@ -378,9 +378,9 @@ impl Engine {
         }
         let Some(block) = self.block(sequence).await? else { return Ok(None) };
         let Some(recorded) = block.event(sequence) else { return Ok(None) };
-        let Some(rules) = gauge.rules(sequence) else { return Ok(None) };
+        let Some(program) = gauge.program(sequence) else { return Ok(None) };
         let mut evaluation = gravity_rules::Evaluation::new();
-        Ok(Some(match judge_one(&rules.program, &recorded, &block, &mut evaluation).wants {
+        Ok(Some(match judge_one(&program, &recorded, &block, &mut evaluation).wants {
             Wants::Unmatched => Fate::Unmatched,
             Wants::Filtered => Fate::Filtered,
             // Behind the checkpoint and not parked any more: an operator left it out, long enough ago to be forgotten.

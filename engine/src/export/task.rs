@@ -9,6 +9,7 @@ use gravity_log::{Batch, Block, EventLog, ReadLimits};
 use gravity_model::failpoint;
 use gravity_model::port::export::{Delivery, Exporter, Message};
 use gravity_model::{EventKind, Fault, FaultKind, Policy, Recorded, Sequence};
+use gravity_rules::RouteProgram;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +19,7 @@ use crate::export::message::Letterhead;
 use crate::ledger::{BlockedKey, Ledger};
 use crate::project::apply::{Why, append_durable, parked};
 use crate::project::decide::read_block;
-use crate::project::gauge::{ActiveRules, RouteGauge};
+use crate::project::gauge::RouteGauge;
 use crate::project::route::Orders;
 use crate::rulebook::RuleBook;
 use crate::status::RunState;
@@ -178,11 +179,11 @@ impl SubscriptionTask {
                 through = recorded.sequence;
                 continue;
             }
-            if let Some(rules) = self.wants(&recorded)
+            if let Some(program) = self.wants(&recorded)
                 && self.is_in_effect(recorded.sequence)
             {
                 self.gauge.working_on(Some(recorded.event.received));
-                outgoing.push(self.write(&rules, &recorded, block, None));
+                outgoing.push(self.write(&program, &recorded, block, None));
             }
             through = recorded.sequence;
             if outgoing.len() >= MOST_MESSAGES {
@@ -193,14 +194,14 @@ impl SubscriptionTask {
     }
 
     /// The rules, if a routing of the event to this subscription is in force.
-    fn wants(&self, recorded: &Recorded<'_>) -> Option<ActiveRules> {
+    fn wants(&self, recorded: &Recorded<'_>) -> Option<Arc<RouteProgram>> {
         if recorded.event.kind == EventKind::Undecodable || recorded.event.payload.is_none() {
             return None;
         }
         // The rules in force there decide, also for what was written before the route's present ones.
         let version = self.rules.in_force(recorded.sequence)?;
         let fires = version.set.fires(recorded.event.name, &self.route.name, &self.letterhead.exporter);
-        if fires { self.route.rules(recorded.sequence) } else { None }
+        if fires { self.route.program(recorded.sequence) } else { None }
     }
 
     /// False for what is parked, took effect later, or changed nothing.
@@ -209,11 +210,17 @@ impl SubscriptionTask {
         ledger.parked(sequence).is_none() && ledger.effect_of(sequence).is_none() && !ledger.was_missed(sequence)
     }
 
-    fn write(&self, rules: &ActiveRules, recorded: &Recorded<'_>, block: &Block, effect: Option<Sequence>) -> Outgoing {
-        let tables = rules.program.tables_of(recorded.event.name);
+    fn write(
+        &self,
+        program: &RouteProgram,
+        recorded: &Recorded<'_>,
+        block: &Block,
+        effect: Option<Sequence>,
+    ) -> Outgoing {
+        let tables = program.tables_of(recorded.event.name);
         let mut message = self.letterhead.write(recorded, &tables, effect);
         if message.key.is_none() {
-            message.key = crate::export::key::of_first_projection(&rules.program, recorded, block);
+            message.key = crate::export::key::of_first_projection(program, recorded, block);
         }
         let scope: Arc<str> = "".into();
         let order = message.key.as_ref().map(|key| BlockedKey::row(&scope, key));
@@ -259,9 +266,9 @@ impl SubscriptionTask {
     ) -> Result<(), Fault> {
         let Some(block) = read_block(&self.log, sequence).await? else { return Ok(()) };
         if let Some(recorded) = block.event(sequence)
-            && let Some(rules) = self.wants(&recorded)
+            && let Some(program) = self.wants(&recorded)
         {
-            outgoing.push(self.write(&rules, &recorded, &block, effect));
+            outgoing.push(self.write(&program, &recorded, &block, effect));
         }
         Ok(())
     }

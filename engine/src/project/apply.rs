@@ -3,9 +3,9 @@
 //! The order inside one part is the protocol: (1) decide which events run, wait or are refused, (2) make park records
 //! durable, (3) write rows and checkpoint in one transaction. A park record binds even when (3) fails.
 
-use std::ops::Range;
 use std::sync::Arc;
 
+use futures::future::join_all;
 use gravity_log::{Batch, Block, EventLog};
 use gravity_model::failpoint::{self, Hit};
 use gravity_model::port::view::{EventOutcome, ViewStore, ViewTransaction};
@@ -17,12 +17,20 @@ use crate::control::{self, Missed, Parked, Stage};
 use crate::project::evaluate::{Judged, Stretch, Wants, shown, touched};
 use crate::project::fold::{Fold, Folded};
 use crate::project::gauge::RouteGauge;
+use crate::project::lanes::{Run, home_lane, runs};
 
 /// A refused part of at most this many events runs event by event.
 const SINGLY: usize = 32;
 
-/// What `Applier` needs of its route for the length of one session.
+/// Writes a route's stretches for the length of one session.
 pub struct Applier {
+    pub means: Means,
+    /// The checkpoint rows as the database has them, in lane order; never empty.
+    pub lanes: Vec<Checkpoint>,
+}
+
+/// What it takes to judge, park and write.
+pub struct Means {
     pub log: Arc<dyn EventLog>,
     pub store: Arc<dyn ViewStore>,
     pub gauge: Arc<RouteGauge>,
@@ -30,27 +38,90 @@ pub struct Applier {
     pub shapes: Vec<SharedShape>,
     /// Table names, shared with blocked keys.
     pub names: Vec<Arc<str>>,
-    /// As the database has it.
-    pub checkpoint: Checkpoint,
     pub max_parked: u64,
 }
 
 impl Applier {
+    /// The route's checkpoint: what every lane has done.
+    pub fn checkpoint(&self) -> Sequence {
+        self.lanes.iter().map(|lane| lane.sequence).min().unwrap_or_default()
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.lanes.iter().fold(Counters::default(), |sum, lane| sum.plus(lane.counters))
+    }
+
     /// Applies the whole stretch. On an error the session ends; what was committed stays, park records bind.
     pub async fn apply(&mut self, stretch: &Stretch, blocks: &[Block]) -> Result<(), Fault> {
-        let mut parts = vec![(0..stretch.events.len(), stretch.through)];
+        let input = Input { stretch, blocks };
+        if self.lanes.len() == 1 {
+            let events: Vec<u32> = (0..stretch.events.len() as u32).collect();
+            return self.all_lanes().apply(&input, &events, stretch.through).await;
+        }
+        for run in runs(stretch, self.lanes.len()) {
+            match run {
+                Run::Together { events, through } => self.all_lanes().apply(&input, &events, through).await?,
+                Run::Apart { by_lane, through } => {
+                    let means = &self.means;
+                    let lanes = self.lanes.iter_mut().zip(&by_lane).map(|(lane, events)| {
+                        let mut writer = Writer { means, rows: std::slice::from_mut(lane), alone: false };
+                        let input = &input;
+                        async move { writer.apply(input, events, through).await }
+                    });
+                    // Every lane comes to its end before a fault is looked at: no transaction is dropped half way.
+                    join_all(lanes).await.into_iter().collect::<Result<(), Fault>>()?;
+                    self.announce();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A writer whose transactions move every lane.
+    pub(crate) fn all_lanes(&mut self) -> Writer<'_> {
+        Writer { means: &self.means, rows: &mut self.lanes, alone: true }
+    }
+
+    /// Wakes exporters and waiters: everything that they may ask about the new checkpoint must be known by now.
+    pub(crate) fn announce(&self) {
+        self.means.gauge.committed(self.checkpoint(), self.counters());
+    }
+}
+
+/// A stretch with the blocks that hold its events.
+pub(crate) struct Input<'s> {
+    pub stretch: &'s Stretch,
+    pub blocks: &'s [Block],
+}
+
+/// Writes for some lanes of a route; their rows move together, in the transaction that writes the events.
+pub(crate) struct Writer<'r> {
+    pub means: &'r Means,
+    pub rows: &'r mut [Checkpoint],
+    /// No other lane writes at the same time: each commit may be announced at once.
+    pub alone: bool,
+}
+
+impl Writer<'_> {
+    /// `events` are indices into the stretch, ascending. Afterwards the lanes stand at `through`.
+    pub async fn apply(&mut self, input: &Input<'_>, events: &[u32], through: Sequence) -> Result<(), Fault> {
+        // A lane may be ahead of the others after a restart: what it has done is not done again.
+        let done = self.rows.iter().map(|row| row.sequence).min().unwrap_or_default();
+        let first = events.partition_point(|i| input.stretch.events[*i as usize].sequence <= done);
+        let mut parts = vec![(&events[first..], through)];
         while let Some((part, through)) = parts.pop() {
-            if through <= self.checkpoint.sequence {
+            if through <= done {
                 continue;
             }
-            match self.apply_part(stretch, blocks, part.clone(), through).await {
-                Err(fault) if fault.kind == FaultKind::RefusedEvent => {
-                    tracing::debug!(route = %self.gauge.name, events = part.len(), error = %fault, "part refused");
+            match self.apply_part(input, part, through).await {
+                Err(fault) if fault.kind == FaultKind::RefusedEvent && !part.is_empty() => {
+                    tracing::debug!(route = %self.means.gauge.name, events = part.len(), error = %fault, "part refused");
                     if part.len() <= SINGLY {
-                        match self.apply_singly(stretch, blocks, part.clone(), through).await {
+                        match self.apply_singly(input, part, through).await {
                             // Refused at the commit (a deferred constraint): no event of the part is known to be at fault.
                             Err(fault) if fault.kind == FaultKind::RefusedEvent && part.len() == 1 => {
-                                self.park_alone(stretch, blocks, part.start, through, &fault).await?;
+                                self.park_alone(input, part[0], through, &fault).await?;
+                                continue;
                             }
                             Err(fault) if fault.kind == FaultKind::RefusedEvent => {}
                             other => {
@@ -58,14 +129,11 @@ impl Applier {
                                 continue;
                             }
                         }
-                        if part.len() == 1 {
-                            continue;
-                        }
                     }
-                    let middle = part.start + part.len() / 2;
-                    let between = stretch.events[middle - 1].sequence;
-                    parts.push((middle..part.end, through));
-                    parts.push((part.start..middle, between));
+                    let (left, right) = part.split_at(part.len() / 2);
+                    let between = left.last().map_or(through, |i| input.stretch.events[*i as usize].sequence);
+                    parts.push((right, through));
+                    parts.push((left, between));
                 }
                 other => other?,
             }
@@ -73,53 +141,45 @@ impl Applier {
         Ok(())
     }
 
-    async fn apply_part(
-        &mut self,
-        stretch: &Stretch,
-        blocks: &[Block],
-        part: Range<usize>,
-        through: Sequence,
-    ) -> Result<(), Fault> {
-        let plan = self.plan(stretch, blocks, part)?;
+    async fn apply_part(&mut self, input: &Input<'_>, part: &[u32], through: Sequence) -> Result<(), Fault> {
+        let plan = self.plan(input, part)?;
         let late = failpoint::sabotaged("project.park_after_checkpoint");
         if !late {
-            self.append(plan.records.iter().map(|p| &**p), None).await?;
+            self.means.append(plan.records.iter().map(|p| &**p), None).await?;
         }
         if failpoint::hit("project.after_park") == Hit::Fail {
             return Err(Fault::new(FaultKind::Transient, "injected", "apply", "failpoint project.after_park"));
         }
-        let mut transaction = self.store.begin(std::slice::from_ref(&self.checkpoint)).await?;
+        let mut transaction = self.means.store.begin(self.rows).await?;
         let mut counters = plan.counters;
         let mut missed = Vec::new();
         if !plan.folded.batch.is_empty() {
             match transaction.apply(&plan.folded.batch).await {
-                Ok(applied) => missed = plan.missed(&applied.missed, stretch),
+                Ok(applied) => missed = plan.folded.missed(&applied.missed, input.stretch),
                 Err(fault) => {
                     transaction.rollback().await;
                     return Err(fault);
                 }
             }
-            counters.applied -= missed.len() as u64;
-            counters.filtered += missed.len() as u64;
+            for judged in &missed {
+                let counters = &mut counters[self.home(input.stretch, judged)];
+                counters.applied -= 1;
+                counters.filtered += 1;
+            }
         }
-        self.commit(transaction, through, counters, missed).await?;
+        let missed = missed.iter().map(|judged| judged.sequence).collect();
+        self.commit(transaction, through, &counters, missed).await?;
         if late {
-            self.append(plan.records.iter().map(|p| &**p), None).await?;
+            self.means.append(plan.records.iter().map(|p| &**p), None).await?;
         }
         Ok(())
     }
 
     /// Runs events one by one under savepoints, in log order, in one transaction; only what fails there is at fault.
-    async fn apply_singly(
-        &mut self,
-        stretch: &Stretch,
-        blocks: &[Block],
-        part: Range<usize>,
-        through: Sequence,
-    ) -> Result<(), Fault> {
-        let mut transaction = self.store.begin(std::slice::from_ref(&self.checkpoint)).await?;
-        match self.run_singly(&mut transaction, stretch, blocks, part).await {
-            Ok((counters, missed)) => self.commit(transaction, through, counters, missed).await,
+    async fn apply_singly(&mut self, input: &Input<'_>, part: &[u32], through: Sequence) -> Result<(), Fault> {
+        let mut transaction = self.means.store.begin(self.rows).await?;
+        match self.run_singly(&mut transaction, input, part).await {
+            Ok((counters, missed)) => self.commit(transaction, through, &counters, missed).await,
             Err(fault) => {
                 transaction.rollback().await;
                 Err(fault)
@@ -132,65 +192,157 @@ impl Applier {
     async fn run_singly(
         &self,
         transaction: &mut Box<dyn ViewTransaction>,
-        stretch: &Stretch,
-        blocks: &[Block],
-        part: Range<usize>,
-    ) -> Result<(Counters, Vec<Sequence>), Fault> {
-        let mut counters = self.checkpoint.counters;
+        input: &Input<'_>,
+        part: &[u32],
+    ) -> Result<(Vec<Counters>, Vec<Sequence>), Fault> {
+        let mut all = self.counters();
         let (mut records, mut missed) = (Vec::new(), Vec::new());
-        for judged in &stretch.events[part] {
+        for index in part {
+            let judged = &input.stretch.events[*index as usize];
+            let counters = &mut all[self.home(input.stretch, judged)];
             counters.read += 1;
-            match self.fate(stretch, judged) {
+            match self.means.fate(input.stretch, judged) {
                 Fate::Unmatched => counters.unmatched += 1,
                 Fate::Filtered => counters.filtered += 1,
-                Fate::Known { waiting } => count_parked(&mut counters, waiting),
+                Fate::Known { waiting } => count_parked(counters, waiting),
                 Fate::Parks { waiting, refusal } => {
-                    count_parked(&mut counters, waiting);
-                    records.push(self.park(stretch, blocks, judged, waiting, refusal)?);
+                    count_parked(counters, waiting);
+                    records.push(self.means.park(input.stretch, input.blocks, judged, waiting, refusal)?);
                 }
-                Fate::Runs => match self.run_one(transaction, stretch, judged).await? {
+                Fate::Runs => match self.means.run_one(transaction, input.stretch, judged).await? {
                     Ok(true) => counters.applied += 1,
                     Ok(false) => {
                         counters.filtered += 1;
                         missed.push(judged.sequence);
                     }
                     Err(refused) => {
-                        count_parked(&mut counters, false);
-                        let why = Why {
-                            stage: Stage::Apply,
-                            code: refused.code.to_string(),
-                            error: refused.to_string(),
-                            rule: None,
-                        };
-                        records.push(self.park(stretch, blocks, judged, false, Some(why))?);
+                        count_parked(counters, false);
+                        let why = Some(Why::of(&refused));
+                        records.push(self.means.park(input.stretch, input.blocks, judged, false, why)?);
                     }
                 },
             }
         }
-        self.append(records.iter().map(|p| &**p), None).await?;
-        Ok((counters, missed))
+        self.means.append(records.iter().map(|p| &**p), None).await?;
+        Ok((all, missed))
     }
 
     /// Parks one event that the database takes but does not commit, and passes it.
     async fn park_alone(
         &mut self,
-        stretch: &Stretch,
-        blocks: &[Block],
-        index: usize,
+        input: &Input<'_>,
+        index: u32,
         through: Sequence,
         fault: &Fault,
     ) -> Result<(), Fault> {
-        let judged = &stretch.events[index];
-        let mut counters = self.checkpoint.counters;
+        let judged = &input.stretch.events[index as usize];
+        let mut all = self.counters();
+        let counters = &mut all[self.home(input.stretch, judged)];
         counters.read += 1;
-        count_parked(&mut counters, false);
-        let why = Why { stage: Stage::Apply, code: fault.code.to_string(), error: fault.to_string(), rule: None };
-        let record = self.park(stretch, blocks, judged, false, Some(why))?;
-        self.append(std::iter::once(&*record), None).await?;
-        let transaction = self.store.begin(std::slice::from_ref(&self.checkpoint)).await?;
-        self.commit(transaction, through, counters, Vec::new()).await
+        count_parked(counters, false);
+        let record = self.means.park(input.stretch, input.blocks, judged, false, Some(Why::of(fault)))?;
+        self.means.append(std::iter::once(&*record), None).await?;
+        let transaction = self.means.store.begin(self.rows).await?;
+        self.commit(transaction, through, &all, Vec::new()).await
     }
 
+    /// Decides about each event of a part, parking in memory what must be parked.
+    fn plan(&self, input: &Input<'_>, part: &[u32]) -> Result<Plan, Fault> {
+        let mut all = self.counters();
+        let mut records = Vec::new();
+        let mut fold = Fold::new(&input.stretch.evaluation, &self.means.shapes);
+        for index in part {
+            let judged = &input.stretch.events[*index as usize];
+            let counters = &mut all[self.home(input.stretch, judged)];
+            counters.read += 1;
+            match self.means.fate(input.stretch, judged) {
+                Fate::Unmatched => counters.unmatched += 1,
+                Fate::Filtered => counters.filtered += 1,
+                Fate::Known { waiting } => count_parked(counters, waiting),
+                Fate::Parks { waiting, refusal } => {
+                    count_parked(counters, waiting);
+                    records.push(self.means.park(input.stretch, input.blocks, judged, waiting, refusal)?);
+                }
+                Fate::Runs => {
+                    counters.applied += 1;
+                    self.means.add(&mut fold, input.stretch, *index, judged);
+                }
+            }
+        }
+        Ok(Plan { counters: all, records, folded: fold.finish() })
+    }
+
+    /// Counters as committed, one entry per row.
+    fn counters(&self) -> Vec<Counters> {
+        self.rows.iter().map(|row| row.counters).collect()
+    }
+
+    /// Index of the row in which an event counts: that of its first view key.
+    fn home(&self, stretch: &Stretch, judged: &Judged) -> usize {
+        if self.rows.len() == 1 { 0 } else { home_lane(stretch, judged, self.rows.len()) }
+    }
+
+    /// Moves the checkpoints in the same transaction as the rows; tells everyone who waits, if it may.
+    pub(crate) async fn commit(
+        &mut self,
+        transaction: Box<dyn ViewTransaction>,
+        through: Sequence,
+        counters: &[Counters],
+        missed: Vec<Sequence>,
+    ) -> Result<(), Fault> {
+        self.commit_quietly(transaction, through, counters, missed).await?;
+        if self.alone {
+            let sum = self.rows.iter().fold(Counters::default(), |sum, row| sum.plus(row.counters));
+            self.means.gauge.committed(through, sum);
+        }
+        Ok(())
+    }
+
+    /// The same without telling: for a decision, whose outcome must be known first.
+    pub(crate) async fn commit_quietly(
+        &mut self,
+        transaction: Box<dyn ViewTransaction>,
+        through: Sequence,
+        counters: &[Counters],
+        missed: Vec<Sequence>,
+    ) -> Result<(), Fault> {
+        if !missed.is_empty() {
+            let mut batch = Batch::new();
+            let key = control::numbered(&self.means.gauge.name, missed[missed.len() - 1].get());
+            let record = Missed { route: self.means.gauge.name.clone(), sequences: missed.clone() };
+            control::put(&mut batch, control::MISSED, &key, &record, None);
+            if let Err(fault) = append_durable(&*self.means.log, batch, "record events that changed nothing").await {
+                transaction.rollback().await;
+                return Err(fault);
+            }
+        }
+        let (log, at) = (self.means.log.clone(), through);
+        let mark = tokio::task::spawn_blocking(move || log.block_mark(at)).await;
+        let mark = match mark.map_err(|e| e.to_string()).and_then(|m| m.map_err(|e| e.to_string())) {
+            Ok(mark) => mark,
+            Err(detail) => {
+                transaction.rollback().await;
+                return Err(Fault::new(FaultKind::Transient, "log/read", "find the checkpoint's block", detail));
+            }
+        };
+        let identity = self.means.log.identity();
+        let moved = |(row, counters): (&Checkpoint, &Counters)| Checkpoint {
+            sequence: through,
+            fence: identity.fence,
+            owner: identity.owner,
+            block: mark,
+            counters: *counters,
+            ..row.clone()
+        };
+        let next: Vec<Checkpoint> = self.rows.iter().zip(counters).map(moved).collect();
+        transaction.commit(&next).await?;
+        self.rows.clone_from_slice(&next);
+        self.means.gauge.ledger.lock().miss(missed);
+        Ok(())
+    }
+}
+
+impl Means {
     /// `Ok(true)` applied, `Ok(false)` every row that it patches is missing, `Err` refused by the database.
     pub(crate) async fn run_one(
         &self,
@@ -217,31 +369,6 @@ impl Applier {
         for change in &stretch.evaluation.changes[judged.changes.start as usize..judged.changes.end as usize] {
             fold.add(index, change, &self.program.column_set(change.columns));
         }
-    }
-
-    /// Decides about each event of a part, parking in memory what must be parked.
-    fn plan(&self, stretch: &Stretch, blocks: &[Block], part: Range<usize>) -> Result<Plan, Fault> {
-        let mut counters = self.checkpoint.counters;
-        let mut records = Vec::new();
-        let mut fold = Fold::new(&stretch.evaluation, &self.shapes);
-        for index in part {
-            let judged = &stretch.events[index];
-            counters.read += 1;
-            match self.fate(stretch, judged) {
-                Fate::Unmatched => counters.unmatched += 1,
-                Fate::Filtered => counters.filtered += 1,
-                Fate::Known { waiting } => count_parked(&mut counters, waiting),
-                Fate::Parks { waiting, refusal } => {
-                    count_parked(&mut counters, waiting);
-                    records.push(self.park(stretch, blocks, judged, waiting, refusal)?);
-                }
-                Fate::Runs => {
-                    counters.applied += 1;
-                    self.add(&mut fold, stretch, index as u32, judged);
-                }
-            }
-        }
-        Ok(Plan { counters, records, folded: fold.finish() })
     }
 
     fn fate(&self, stretch: &Stretch, judged: &Judged) -> Fate {
@@ -317,88 +444,13 @@ impl Applier {
         }
         append_durable(&*self.log, batch, "record dead letters").await
     }
-
-    /// Moves the checkpoint in the same transaction as the rows, and tells everyone who waits.
-    pub(crate) async fn commit(
-        &mut self,
-        transaction: Box<dyn ViewTransaction>,
-        through: Sequence,
-        counters: Counters,
-        missed: Vec<Sequence>,
-    ) -> Result<(), Fault> {
-        self.commit_quietly(transaction, through, counters, missed).await?;
-        self.announce();
-        Ok(())
-    }
-
-    /// Wakes exporters and waiters: everything that they may ask about the new checkpoint must be known by now.
-    pub(crate) fn announce(&self) {
-        self.gauge.committed(self.checkpoint.sequence, self.checkpoint.counters);
-    }
-
-    pub(crate) async fn commit_quietly(
-        &mut self,
-        transaction: Box<dyn ViewTransaction>,
-        through: Sequence,
-        counters: Counters,
-        missed: Vec<Sequence>,
-    ) -> Result<(), Fault> {
-        if !missed.is_empty() {
-            let mut batch = Batch::new();
-            let key = control::numbered(&self.gauge.name, missed[missed.len() - 1].get());
-            let record = Missed { route: self.gauge.name.clone(), sequences: missed.clone() };
-            control::put(&mut batch, control::MISSED, &key, &record, None);
-            if let Err(fault) = append_durable(&*self.log, batch, "record events that changed nothing").await {
-                transaction.rollback().await;
-                return Err(fault);
-            }
-        }
-        let (log, at) = (self.log.clone(), through);
-        let mark = tokio::task::spawn_blocking(move || log.block_mark(at)).await;
-        let mark = match mark.map_err(|e| e.to_string()).and_then(|m| m.map_err(|e| e.to_string())) {
-            Ok(mark) => mark,
-            Err(detail) => {
-                transaction.rollback().await;
-                return Err(Fault::new(FaultKind::Transient, "log/read", "find the checkpoint's block", detail));
-            }
-        };
-        let identity = self.log.identity();
-        let next = Checkpoint {
-            sequence: through,
-            fence: identity.fence,
-            owner: identity.owner,
-            block: mark,
-            counters,
-            ..self.checkpoint.clone()
-        };
-        transaction.commit(std::slice::from_ref(&next)).await?;
-        self.checkpoint = next;
-        self.gauge.ledger.lock().miss(missed);
-        Ok(())
-    }
 }
 
 struct Plan {
-    counters: Counters,
+    /// One entry per row.
+    counters: Vec<Counters>,
     records: Vec<Arc<Parked>>,
     folded: Folded,
-}
-
-impl Plan {
-    /// Events of which every change patched a row that is not there.
-    fn missed(&self, rows: &[(u32, u32, u32)], stretch: &Stretch) -> Vec<Sequence> {
-        let mut misses: hashbrown::HashMap<u32, u32> = hashbrown::HashMap::new();
-        for event in rows.iter().filter_map(|row| self.folded.patched.get(row)).flatten() {
-            *misses.entry(*event).or_default() += 1;
-        }
-        let all_missed = |(event, count): (u32, u32)| {
-            let judged = &stretch.events[event as usize];
-            (count >= judged.changes.end - judged.changes.start).then_some(judged.sequence)
-        };
-        let mut sequences: Vec<Sequence> = misses.into_iter().filter_map(all_missed).collect();
-        sequences.sort_unstable();
-        sequences
-    }
 }
 
 enum Fate {
@@ -422,6 +474,13 @@ pub struct Why {
     pub code: String,
     pub error: String,
     pub rule: Option<String>,
+}
+
+impl Why {
+    /// A refusal by the database.
+    pub fn of(fault: &Fault) -> Why {
+        Why { stage: Stage::Apply, code: fault.code.to_string(), error: fault.to_string(), rule: None }
+    }
 }
 
 pub fn parked(

@@ -9,13 +9,14 @@
 use std::sync::Arc;
 
 use gravity_model::port::view::{BookkeepingRewrite, ViewRow, ViewState};
-use gravity_model::{Checkpoint, Epoch, Fault};
+use gravity_model::{Checkpoint, Epoch, Fault, Sequence};
 use hashbrown::HashSet;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Route;
+use crate::parts::DatabaseOptions;
 use crate::project::apply::Applier;
 use crate::project::gauge::RouteGauge;
 use crate::project::prepare::RouteSetup;
@@ -28,8 +29,8 @@ pub struct AttachRequest {
 }
 
 pub struct Hold {
-    /// The route's row; it does not move while the sender lives.
-    pub checkpoint: Checkpoint,
+    /// The route's rows; they do not move while the sender lives.
+    pub lanes: Vec<Checkpoint>,
     pub done: oneshot::Sender<()>,
 }
 
@@ -70,7 +71,7 @@ impl Builds {
                 database: setup.database.clone(),
                 only: Some(table.clone()),
                 store: setup.store.clone(),
-                options: setup.options.clone(),
+                options: DatabaseOptions { lanes: 1, ..setup.options.clone() },
                 log: setup.log.clone(),
                 rules: setup.rules.clone(),
                 gauge: gauge.clone(),
@@ -103,11 +104,19 @@ impl Builds {
     }
 }
 
+impl Hold {
+    /// Where the route stands; a route holds between stretches, so its lanes stand together.
+    pub fn sequence(&self) -> Sequence {
+        self.lanes.iter().map(|lane| lane.sequence).max().unwrap_or_default()
+    }
+}
+
 impl AttachRequest {
     /// Holds the route at its checkpoint until the build has joined or given up. True when the views may have changed.
-    pub async fn answer(self, checkpoint: &Checkpoint, cancel: &CancellationToken) -> bool {
+    pub async fn answer(self, lanes: &[Checkpoint], cancel: &CancellationToken) -> bool {
+        let apart = lanes.windows(2).any(|pair| pair[0].sequence != pair[1].sequence);
         let (done, joined) = oneshot::channel();
-        if self.hold.send(Hold { checkpoint: checkpoint.clone(), done }).is_err() {
+        if apart || self.hold.send(Hold { lanes: lanes.to_vec(), done }).is_err() {
             return false;
         }
         tokio::select! {
@@ -119,21 +128,22 @@ impl AttachRequest {
 
 impl Applier {
     /// Joins the view to its route: both stand at the same sequence.
-    pub async fn join_route(&self, route: &Checkpoint) -> Result<(), Fault> {
-        let views = self.store.views().await?;
-        let mine = |v: &ViewRow| v.route == self.checkpoint.route && v.log_id == self.checkpoint.log_id;
+    pub async fn join_route(&self, lanes: &[Checkpoint]) -> Result<(), Fault> {
+        let (Some(route), build) = (lanes.first(), &self.lanes[0]) else { return Ok(()) };
+        let views = self.means.store.views().await?;
+        let mine = |v: &ViewRow| v.route == build.route && v.log_id == build.log_id;
         let built: Vec<ViewRow> = views.into_iter().filter(mine).collect();
-        let identity = self.log.identity();
-        let next = Checkpoint {
-            epoch: Epoch(route.epoch.0 + 1),
+        let identity = self.means.log.identity();
+        let raised = |lane: &Checkpoint| Checkpoint {
+            epoch: Epoch(lane.epoch.0 + 1),
             fence: identity.fence,
             owner: identity.owner,
-            ..route.clone()
+            ..lane.clone()
         };
         let rewrite = BookkeepingRewrite {
-            expect: vec![route.clone(), self.checkpoint.clone()],
-            delete: vec![(self.checkpoint.route.clone(), self.checkpoint.lane)],
-            put: vec![next],
+            expect: lanes.iter().chain(std::iter::once(build)).cloned().collect(),
+            delete: vec![(build.route.clone(), build.lane)],
+            put: lanes.iter().map(raised).collect(),
             // The claim passes from the build to the route: given up and taken in the same transaction.
             delete_views: built.iter().map(|v| v.table.clone()).collect(),
             put_views: built
@@ -141,6 +151,6 @@ impl Applier {
                 .map(|v| ViewRow { state: ViewState::Attached, route: route.route.clone(), ..v })
                 .collect(),
         };
-        self.store.rewrite(rewrite).await
+        self.means.store.rewrite(rewrite).await
     }
 }

@@ -2,7 +2,7 @@
 
 use gravity_log::{Block, ReadLimits};
 use gravity_model::failpoint::{self, Hit};
-use gravity_model::{Fault, FaultKind, Sequence};
+use gravity_model::{Counters, Fault, FaultKind, Sequence};
 
 use crate::control::{self, Decision, Parked, Released, Stage};
 use crate::project::apply::{Applier, Why, parked};
@@ -14,23 +14,23 @@ impl Applier {
     pub async fn decide(&mut self, record: Sequence) -> Result<(), Fault> {
         let (name, decision) = self.read_decision(record).await?;
         let skips = name == control::SKIP;
-        let all: Vec<std::sync::Arc<Parked>> = self.gauge.ledger.lock().all_parked().cloned().collect();
+        let all: Vec<std::sync::Arc<Parked>> = self.means.gauge.ledger.lock().all_parked().cloned().collect();
         let named = |p: &Parked| match &decision.sequences {
             Some(sequences) => sequences.contains(&p.sequence),
             None => !p.waiting,
         };
-        let mut counters = self.checkpoint.counters;
-        let mut released = Released { route: self.gauge.name.clone(), record, ..Released::default() };
+        let mut all_counters: Vec<Counters> = self.lanes.iter().map(|lane| lane.counters).collect();
+        let mut released = Released { route: self.means.gauge.name.clone(), record, ..Released::default() };
         let mut again: Vec<std::sync::Arc<Parked>> = Vec::new();
         // The ledger as it will be, event by event: what is released here frees later ones in the same pass.
         let mut ahead = crate::ledger::Ledger::default();
         all.iter().for_each(|p| ahead.park(p.clone()));
-        let mut transaction = self.store.begin(std::slice::from_ref(&self.checkpoint)).await?;
+        let mut transaction = self.means.store.begin(&self.lanes).await?;
         for entry in &all {
             let free = !ahead.blocks(entry.sequence, &entry.blocks);
             if skips && named(entry) {
-                subtract(&mut counters, entry.waiting);
-                counters.skipped += 1;
+                uncount(&mut all_counters, entry.waiting);
+                all_counters[0].skipped += 1;
                 released.skipped.push(entry.sequence);
                 free_from(&mut ahead, &released, entry.sequence);
                 continue;
@@ -39,7 +39,7 @@ impl Applier {
             if !runs {
                 continue;
             }
-            subtract(&mut counters, entry.waiting);
+            uncount(&mut all_counters, entry.waiting);
             let outcome = match self.run_again(&mut transaction, entry.sequence).await {
                 Ok(outcome) => outcome,
                 Err(fault) => {
@@ -49,17 +49,17 @@ impl Applier {
             };
             match outcome {
                 Again::Applied => {
-                    counters.applied += 1;
+                    all_counters[0].applied += 1;
                     released.applied.push(entry.sequence);
                     free_from(&mut ahead, &released, entry.sequence);
                 }
                 Again::Filtered => {
-                    counters.filtered += 1;
+                    all_counters[0].filtered += 1;
                     released.filtered.push(entry.sequence);
                     free_from(&mut ahead, &released, entry.sequence);
                 }
                 Again::Failed(failed) => {
-                    counters.failed += 1;
+                    all_counters[0].failed += 1;
                     released.parked_again.push(entry.sequence);
                     let failed = std::sync::Arc::new(failed);
                     ahead.park(failed.clone());
@@ -67,7 +67,7 @@ impl Applier {
                 }
             }
         }
-        let appended = self.append(again.iter().map(|p| &**p), Some(&released)).await;
+        let appended = self.means.append(again.iter().map(|p| &**p), Some(&released)).await;
         if let Err(fault) = appended {
             transaction.rollback().await;
             return Err(fault);
@@ -81,7 +81,7 @@ impl Applier {
                 "failpoint project.after_release_record",
             ));
         }
-        self.commit_quietly(transaction, record, counters, Vec::new()).await?;
+        self.all_lanes().commit_quietly(transaction, record, &all_counters, Vec::new()).await?;
         self.settle(released, again, &decision);
         self.announce();
         Ok(())
@@ -90,21 +90,21 @@ impl Applier {
     /// After the commit: the ledger follows, and states that have done their work end lazily.
     fn settle(&self, released: Released, again: Vec<std::sync::Arc<Parked>>, decision: &Decision) {
         tracing::info!(
-            route = %self.gauge.name, record = %released.record, actor = %decision.actor, applied = released.applied.len(),
+            route = %self.means.gauge.name, record = %released.record, actor = %decision.actor, applied = released.applied.len(),
             skipped = released.skipped.len(), parked_again = released.parked_again.len(), "dead letters released"
         );
         let mut batch = gravity_log::Batch::new();
         for sequence in released.applied.iter().chain(&released.filtered).chain(&released.skipped) {
-            control::end(&mut batch, control::PARKED, &control::numbered(&self.gauge.name, sequence.get()));
+            control::end(&mut batch, control::PARKED, &control::numbered(&self.means.gauge.name, sequence.get()));
         }
-        let mut ledger = self.gauge.ledger.lock();
+        let mut ledger = self.means.gauge.ledger.lock();
         again.into_iter().for_each(|p| ledger.park(p));
         ledger.release(std::sync::Arc::new(released));
         drop(ledger);
         if !batch.is_empty()
-            && let Err(error) = self.log.append_lazy(batch)
+            && let Err(error) = self.means.log.append_lazy(batch)
         {
-            tracing::debug!(route = %self.gauge.name, %error, "ended dead letters stay in live state until the next start");
+            tracing::debug!(route = %self.means.gauge.name, %error, "ended dead letters stay in live state until the next start");
         }
     }
 
@@ -124,7 +124,7 @@ impl Applier {
         let block = self.block_of(sequence).await?;
         let mut stretch = Stretch::default();
         let recorded = block.event(sequence).ok_or_else(|| self.lost(sequence))?;
-        let judged = judge_one(&self.program, &recorded, &block, &mut stretch.evaluation);
+        let judged = judge_one(&self.means.program, &recorded, &block, &mut stretch.evaluation);
         let why = match &judged.wants {
             Wants::Unmatched | Wants::Filtered => return Ok(Again::Filtered),
             Wants::Refused(refusal) => Why {
@@ -133,7 +133,7 @@ impl Applier {
                 error: refusal.message.clone(),
                 rule: Some(refusal.rule.clone()),
             },
-            Wants::Changes => match self.run_one(transaction, &stretch, &judged).await? {
+            Wants::Changes => match self.means.run_one(transaction, &stretch, &judged).await? {
                 Ok(true) => return Ok(Again::Applied),
                 Ok(false) => return Ok(Again::Filtered),
                 Err(fault) => {
@@ -142,12 +142,12 @@ impl Applier {
             },
         };
         let (event, key) = shown(&block, sequence);
-        let keys = touched(&self.names, &stretch.evaluation, &judged);
-        Ok(Again::Failed(parked(&self.gauge.name, sequence, event, key, keys, false, Some(why))))
+        let keys = touched(&self.means.names, &stretch.evaluation, &judged);
+        Ok(Again::Failed(parked(&self.means.gauge.name, sequence, event, key, keys, false, Some(why))))
     }
 
     async fn block_of(&self, sequence: Sequence) -> Result<Block, Fault> {
-        read_block(&self.log, sequence).await?.ok_or_else(|| self.lost(sequence))
+        read_block(&self.means.log, sequence).await?.ok_or_else(|| self.lost(sequence))
     }
 
     fn lost(&self, sequence: Sequence) -> Fault {
@@ -162,11 +162,11 @@ enum Again {
     Failed(Parked),
 }
 
-fn subtract(counters: &mut gravity_model::Counters, waiting: bool) {
-    if waiting {
-        counters.waiting -= 1;
-    } else {
-        counters.failed -= 1;
+/// Takes a parked event out of the lane that counts one; `status` shows sums, and outcomes are counted in lane 0.
+fn uncount(lanes: &mut [Counters], waiting: bool) {
+    let kept = lanes.iter_mut().map(|c| if waiting { &mut c.waiting } else { &mut c.failed }).find(|count| **count > 0);
+    if let Some(count) = kept {
+        *count -= 1;
     }
 }
 

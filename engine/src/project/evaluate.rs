@@ -50,13 +50,6 @@ pub enum Stop {
     Decision(Sequence),
 }
 
-impl Stop {
-    pub fn sequence(self) -> Sequence {
-        let (Stop::Config(sequence) | Stop::Decision(sequence)) = self;
-        sequence
-    }
-}
-
 /// Judges the events of `blocks` in `(range.0, range.1]`, up to the first control event that stops the route.
 pub fn judge(route: &str, program: &RouteProgram, blocks: &[Block], range: (Sequence, Sequence), into: &mut Stretch) {
     let (after, last) = range;

@@ -12,12 +12,31 @@ use gravity_model::{ChangeBatch, ColumnSet, RowGroup, RowOp, Step, TableChanges,
 use gravity_rules::{Change, ChangeOp, Evaluation};
 use hashbrown::{HashMap, HashTable};
 
+use crate::project::evaluate::{Judged, Stretch};
+
 /// A folded batch, and which events stand behind rows whose absence must be counted.
 #[derive(Debug, Default)]
 pub struct Folded {
     pub batch: ChangeBatch,
     /// (table, step, row) in `batch` → indices of the folded events, for patches only.
     pub patched: HashMap<(u32, u32, u32), Vec<u32>>,
+}
+
+impl Folded {
+    /// Events of which every change patched a row that is not there. `rows` is what the database reported.
+    pub fn missed<'s>(&self, rows: &[(u32, u32, u32)], stretch: &'s Stretch) -> Vec<&'s Judged> {
+        let mut misses: HashMap<u32, u32> = HashMap::new();
+        for event in rows.iter().filter_map(|row| self.patched.get(row)).flatten() {
+            *misses.entry(*event).or_default() += 1;
+        }
+        let all_missed = |(event, count): (u32, u32)| {
+            let judged = &stretch.events[event as usize];
+            (count >= judged.changes.end - judged.changes.start).then_some(judged)
+        };
+        let mut missed: Vec<&Judged> = misses.into_iter().filter_map(all_missed).collect();
+        missed.sort_unstable_by_key(|judged| judged.sequence);
+        missed
+    }
 }
 
 /// Collects changes of one batch. `evaluation` is the arena that all changes point into.

@@ -9,15 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::ledger::Ledger;
-use crate::rulebook::RulesVersion;
 use crate::status::{RouteStatus, RunState};
-
-/// A route's rules for a stretch of the log: compiled, and the version that they come from.
-#[derive(Clone)]
-pub struct ActiveRules {
-    pub program: Arc<RouteProgram>,
-    pub version: Arc<RulesVersion>,
-}
 
 /// See the module's comment.
 pub struct RouteGauge {
@@ -39,7 +31,7 @@ struct Inner {
     /// When the oldest event beyond `position` was received.
     oldest: Option<Micros>,
     /// Programs by the first sequence that they hold for, oldest first.
-    programs: Vec<(Sequence, ActiveRules)>,
+    programs: Vec<(Sequence, Arc<RouteProgram>)>,
     /// Parked when this run began, to tell new dead letters.
     parked_at_start: Option<u64>,
 }
@@ -118,17 +110,17 @@ impl RouteGauge {
         inner.parked_at_start.is_some_and(|before| inner.counters.parked() > before)
     }
 
-    pub fn set_rules(&self, from: Sequence, rules: ActiveRules) {
+    pub fn set_program(&self, from: Sequence, program: Arc<RouteProgram>) {
         let mut inner = self.inner.lock();
         inner.programs.retain(|(known, _)| *known < from);
-        inner.programs.push((from, rules));
+        inner.programs.push((from, program));
     }
 
-    /// The rules that hold for `sequence`; the oldest known for what lies before them.
-    pub fn rules(&self, sequence: Sequence) -> Option<ActiveRules> {
+    /// The compiled rules that hold for `sequence`; the oldest known for what lies before them.
+    pub fn program(&self, sequence: Sequence) -> Option<Arc<RouteProgram>> {
         let inner = self.inner.lock();
         let found = inner.programs.iter().rev().find(|(from, _)| *from <= sequence).or_else(|| inner.programs.first());
-        found.map(|(_, rules)| rules.clone())
+        found.map(|(_, program)| program.clone())
     }
 
     /// Fields that pass-through rules had no column for, by table; warned about once each.

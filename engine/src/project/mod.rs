@@ -6,5 +6,6 @@ pub mod decide;
 pub mod evaluate;
 pub mod fold;
 pub mod gauge;
+pub mod lanes;
 pub mod prepare;
 pub mod route;

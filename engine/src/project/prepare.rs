@@ -12,7 +12,7 @@ use gravity_rules::RouteProgram;
 
 use crate::control::{self, TypesResolved};
 use crate::parts::DatabaseOptions;
-use crate::project::apply::{Applier, append_durable};
+use crate::project::apply::{Applier, Means, append_durable};
 use crate::project::gauge::RouteGauge;
 use crate::rulebook::{RuleBook, RulesVersion};
 
@@ -45,18 +45,14 @@ impl RouteSetup {
     /// Opens the database, proves that the checkpoint is ours, compiles the rules that are in force there.
     pub async fn open(&self) -> Result<Opened, Fault> {
         self.store.open().await?;
-        let mut rows = self.store.checkpoints(self.name()).await?;
+        let rows = self.store.checkpoints(self.name()).await?;
         let views = self.store.views().await?;
-        if rows.len() > 1 {
-            return Err(self.misconfigured(
-                "route/lanes",
-                format!("{} lanes have checkpoints, this route runs with one", rows.len()),
-            ));
-        }
         let (version, tables) = match rows.first() {
             None => (self.newest()?, None),
             Some(row) => {
-                self.prove_ours(row).await?;
+                for row in &rows {
+                    self.prove_ours(row).await?;
+                }
                 // A view that is built beside the route stands there under its own route's name.
                 let mine = |v: &&ViewRow| v.route == self.name() && v.log_id == row.log_id;
                 let attached: Vec<&ViewRow> = views.iter().filter(mine).collect();
@@ -69,11 +65,13 @@ impl RouteSetup {
             }
         };
         let (program, shapes) = self.compile(&version, tables.as_deref()).await?;
-        let checkpoint = match rows.pop() {
-            Some(row) => row,
-            None => self.attach(&version, &shapes, &views).await?,
+        let lanes = if rows.is_empty() {
+            self.attach(&version, &shapes, &views).await?
+        } else {
+            self.adjust_lanes(rows).await?
         };
-        self.resolve_types(checkpoint.sequence, &shapes).await?;
+        let floor = lanes.iter().map(|lane| lane.sequence).min().unwrap_or_default();
+        self.resolve_types(floor, &shapes).await?;
         let known: Vec<&str> = shapes.iter().map(|s| s.table.as_str()).collect();
         let to_build = match self.only {
             Some(_) => Vec::new(),
@@ -82,7 +80,7 @@ impl RouteSetup {
                 wanted.filter(|table| !known.contains(&table.as_str())).collect()
             }
         };
-        Ok(Opened { applier: self.applier(program, shapes, checkpoint), version, to_build })
+        Ok(Opened { applier: self.applier(program, shapes, lanes), version, to_build })
     }
 
     /// Puts the newest rules in force from the checkpoint on, whatever the log says of the stretch ahead: for a route that
@@ -91,7 +89,9 @@ impl RouteSetup {
         self.store.open().await?;
         let rows = self.store.checkpoints(self.name()).await?;
         let Some(row) = rows.first() else { return Ok(()) };
-        self.prove_ours(row).await?;
+        for row in &rows {
+            self.prove_ours(row).await?;
+        }
         let version = self.newest()?;
         let from = row.sequence.get() + 1;
         let views = self.store.views().await?;
@@ -115,20 +115,54 @@ impl RouteSetup {
         Ok(())
     }
 
-    /// An applier for `program`, starting at `checkpoint`.
-    pub fn applier(&self, program: RouteProgram, shapes: Vec<SharedShape>, checkpoint: Checkpoint) -> Applier {
+    /// How many lanes the route is to have.
+    pub fn lanes(&self) -> usize {
+        usize::from(self.options.lanes.max(1))
+    }
+
+    /// Gives the route the number of lanes that its options ask for, if all of them stand at one sequence; lane 0 keeps
+    /// the counters of lanes that go.
+    async fn adjust_lanes(&self, rows: Vec<Checkpoint>) -> Result<Vec<Checkpoint>, Fault> {
+        let apart = rows.iter().any(|row| row.sequence != rows[0].sequence);
+        if rows.len() == self.lanes() || apart {
+            return Ok(rows);
+        }
+        let identity = self.log.identity();
+        let sum = rows.iter().fold(Counters::default(), |sum, row| sum.plus(row.counters));
+        let lane = |number: usize| Checkpoint {
+            lane: number as u16,
+            fence: identity.fence,
+            owner: identity.owner,
+            counters: if number == 0 { sum } else { Counters::default() },
+            ..rows[0].clone()
+        };
+        let lanes: Vec<Checkpoint> = (0..self.lanes()).map(lane).collect();
+        let gone = rows.iter().skip(lanes.len()).map(|row| (row.route.clone(), row.lane));
+        let rewrite = BookkeepingRewrite {
+            expect: rows.clone(),
+            delete: gone.collect(),
+            put: lanes.clone(),
+            ..BookkeepingRewrite::default()
+        };
+        self.store.rewrite(rewrite).await?;
+        tracing::info!(route = self.name(), from = rows.len(), to = lanes.len(), "number of lanes changed");
+        Ok(lanes)
+    }
+
+    /// An applier for `program`, starting at the checkpoints of `lanes`.
+    pub fn applier(&self, program: RouteProgram, shapes: Vec<SharedShape>, lanes: Vec<Checkpoint>) -> Applier {
         let program = Arc::new(program);
         let names = shapes.iter().map(|shape| Arc::from(shape.table.as_str())).collect();
-        Applier {
+        let means = Means {
             log: self.log.clone(),
             store: self.store.clone(),
             gauge: self.gauge.clone(),
             program,
             shapes,
             names,
-            checkpoint,
             max_parked: self.options.max_parked,
-        }
+        };
+        Applier { means, lanes }
     }
 
     /// Compiles a version of the rules against the live tables, creating missing ones where `"ddl": "create"` says so.
@@ -208,7 +242,7 @@ impl RouteSetup {
         version: &RulesVersion,
         shapes: &[SharedShape],
         views: &[ViewRow],
-    ) -> Result<Checkpoint, Fault> {
+    ) -> Result<Vec<Checkpoint>, Fault> {
         let identity = self.log.identity();
         for shape in shapes {
             let foreign = views.iter().find(|v| v.table == shape.table && v.log_id != identity.log_id);
@@ -228,9 +262,9 @@ impl RouteSetup {
                 ));
             }
         }
-        let checkpoint = Checkpoint {
+        let lane = |number: usize| Checkpoint {
             route: self.name().to_owned(),
-            lane: 0,
+            lane: number as u16,
             log_id: identity.log_id,
             epoch: Epoch(1),
             sequence: Sequence::ZERO,
@@ -239,6 +273,7 @@ impl RouteSetup {
             block: BlockMark::default(),
             counters: Counters::default(),
         };
+        let lanes: Vec<Checkpoint> = (0..self.lanes()).map(lane).collect();
         let state = if self.only.is_some() { ViewState::Building } else { ViewState::Attached };
         let put_views = shapes.iter().map(|shape| ViewRow {
             table: shape.table.clone(),
@@ -248,13 +283,10 @@ impl RouteSetup {
             generation: 1,
             history: history(&[(1, version.label())]),
         });
-        let rewrite = BookkeepingRewrite {
-            put: vec![checkpoint.clone()],
-            put_views: put_views.collect(),
-            ..BookkeepingRewrite::default()
-        };
+        let rewrite =
+            BookkeepingRewrite { put: lanes.clone(), put_views: put_views.collect(), ..BookkeepingRewrite::default() };
         self.store.rewrite(rewrite).await?;
-        Ok(checkpoint)
+        Ok(lanes)
     }
 
     /// Protocol B, step 2: never write behind another log's, another copy's or a future self's back.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use gravity_log::{Block, ReadLimits};
 use gravity_model::port::view::{BookkeepingRewrite, ViewRow};
-use gravity_model::{Checkpoint, Fault, FaultKind, Policy, Sequence};
+use gravity_model::{Checkpoint, Counters, Fault, FaultKind, Policy, Sequence};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,6 @@ use crate::ledger::Ledger;
 use crate::project::apply::Applier;
 use crate::project::build::{AttachRequest, Builds, Hold, Parent};
 use crate::project::evaluate::{Stop, Stretch, judge};
-use crate::project::gauge::ActiveRules;
 use crate::project::prepare::{Opened, RouteSetup, history, parse_history};
 use crate::rulebook::RulesVersion;
 use crate::status::RunState;
@@ -143,13 +142,12 @@ impl RouteTask {
             self.rules_taken = taken;
         }
         let Opened { mut applier, version, to_build } = self.setup.open().await?;
-        let checkpoint = applier.checkpoint.clone();
-        let ledger = Ledger::load(self.setup.name(), checkpoint.sequence, &self.setup.log.state())
+        let checkpoint = applier.checkpoint();
+        let ledger = Ledger::load(self.setup.name(), checkpoint, &self.setup.log.state())
             .map_err(|e| Fault::new(FaultKind::NotOurs, "log/control", "load dead letters", e.to_string()))?;
         *self.setup.gauge.ledger.lock() = ledger;
-        self.setup.gauge.read_back(checkpoint.sequence, checkpoint.counters);
-        let rules = ActiveRules { program: applier.program.clone(), version: version.clone() };
-        self.setup.gauge.set_rules(checkpoint.sequence.next(), rules);
+        self.setup.gauge.read_back(checkpoint, applier.counters());
+        self.setup.gauge.set_program(checkpoint.next(), applier.means.program.clone());
         let state = match &mut self.role {
             Role::Main(builds) => {
                 builds.start(&self.setup, &to_build);
@@ -159,7 +157,7 @@ impl RouteTask {
         };
         self.setup.gauge.set_state(state, None);
         tracing::info!(
-            route = self.setup.name(), checkpoint = %checkpoint.sequence, rules = &version.hash()[..12], "route runs"
+            route = self.setup.name(), %checkpoint, rules = &version.hash()[..12], "route runs"
         );
         // Beyond this point a row that is not as expected means that our own last commit was read wrong or that someone
         // took over: read it again, and let the checks of `open` decide.
@@ -180,7 +178,7 @@ impl RouteTask {
             Role::Main(_) => self.setup.log.durable(),
             Role::Build(parent) => parent.gauge.watch(),
         };
-        let mut position = applier.checkpoint.sequence;
+        let mut position = applier.checkpoint();
         let mut stretch = Stretch::default();
         let mut most = FEWEST;
         let mut passing_since: Option<Instant> = None;
@@ -189,7 +187,7 @@ impl RouteTask {
         let mut asked: Option<Instant> = None;
         loop {
             let last = match &hold {
-                Some(hold) => hold.checkpoint.sequence,
+                Some(hold) => hold.sequence(),
                 None => *ends.borrow_and_update(),
             };
             let near = last.get() <= position.get() + FEWEST as u64;
@@ -213,7 +211,7 @@ impl RouteTask {
                 // A dead letter on the last stretch keeps the view out: the route goes on without it.
                 if let Some(hold) = hold.take().filter(|_| self.setup.gauge.ledger.lock().is_empty()) {
                     applier.pass(last).await?;
-                    applier.join_route(&hold.checkpoint).await?;
+                    applier.join_route(&hold.lanes).await?;
                     let _ = hold.done.send(());
                     tracing::info!(route = self.setup.name(), sequence = %last, "the view joins its route");
                     return Ok(Ended::Joined);
@@ -232,7 +230,7 @@ impl RouteTask {
                     }
                     () = tokio::time::sleep(ASK_AGAIN), if wants_to_join => {}
                     Some(request) = next_request(&mut self.role) => {
-                        if request.answer(&applier.checkpoint, &self.cancel).await {
+                        if request.answer(&applier.lanes, &self.cancel).await {
                             return Ok(Ended::Again);
                         }
                     }
@@ -247,7 +245,7 @@ impl RouteTask {
             }
             if let Role::Main(builds) = &mut self.role
                 && let Some(request) = builds.try_next_request()
-                && request.answer(&applier.checkpoint, &self.cancel).await
+                && request.answer(&applier.lanes, &self.cancel).await
             {
                 return Ok(Ended::Again);
             }
@@ -261,7 +259,7 @@ impl RouteTask {
             let unknown = stretch.evaluation.take_unknown_fields();
             if !unknown.is_empty() {
                 let named = |(table, field, count): (u16, String, u64)| {
-                    (applier.shapes[usize::from(table)].table.clone(), field, count)
+                    (applier.means.shapes[usize::from(table)].table.clone(), field, count)
                 };
                 self.setup.gauge.count_unknown(unknown.into_iter().map(named).collect());
             }
@@ -271,6 +269,10 @@ impl RouteTask {
                 applier.apply(&stretch, &blocks).await?;
                 back_off.reset();
                 passing_since = None;
+                if applier.lanes.len() != self.setup.lanes() {
+                    // All lanes stand at one sequence now: the only place where their number may change.
+                    return Ok(Ended::Again);
+                }
             }
             position = stretch.through;
             self.setup.gauge.passed(position, None);
@@ -321,10 +323,10 @@ impl RouteTask {
     ) -> Result<Stretch, Fault> {
         let events: usize = blocks.iter().map(|b| b.count as usize).sum();
         if events <= INLINE {
-            judge(self.setup.name(), &applier.program, &blocks, (after, last), &mut stretch);
+            judge(self.setup.name(), &applier.means.program, &blocks, (after, last), &mut stretch);
             return Ok(stretch);
         }
-        let (name, program) = (self.setup.name().to_owned(), applier.program.clone());
+        let (name, program) = (self.setup.name().to_owned(), applier.means.program.clone());
         let judged = tokio::task::spawn_blocking(move || {
             judge(&name, &program, &blocks, (after, last), &mut stretch);
             stretch
@@ -350,12 +352,13 @@ impl RouteTask {
         self.setup.resolve_types(record, &shapes).await?;
         let identity = self.setup.log.identity();
         let block = crate::project::decide::read_block(&self.setup.log, record).await?;
-        let next = Checkpoint {
+        let block = block.map(|b| b.mark).unwrap_or_default();
+        let moved = |lane: &Checkpoint| Checkpoint {
             sequence: record,
             fence: identity.fence,
             owner: identity.owner,
-            block: block.map(|b| b.mark).unwrap_or_default(),
-            ..applier.checkpoint.clone()
+            block,
+            ..lane.clone()
         };
         let put_views = mine.into_iter().map(|view| {
             let mut entries = parse_history(&view.history);
@@ -365,8 +368,8 @@ impl RouteTask {
             ViewRow { history: history(&entries), ..view }
         });
         let rewrite = BookkeepingRewrite {
-            expect: vec![applier.checkpoint.clone()],
-            put: vec![next],
+            expect: applier.lanes.clone(),
+            put: applier.lanes.iter().map(moved).collect(),
             put_views: put_views.collect(),
             ..BookkeepingRewrite::default()
         };
@@ -401,12 +404,12 @@ async fn ask_to_join(parent: &Parent, cancel: &CancellationToken) -> Option<Hold
 impl Applier {
     /// Moves the checkpoint over control events that concern no rule.
     async fn pass(&mut self, through: Sequence) -> Result<(), Fault> {
-        if through <= self.checkpoint.sequence {
+        if through <= self.checkpoint() {
             return Ok(());
         }
-        let transaction = self.store.begin(std::slice::from_ref(&self.checkpoint)).await?;
-        let counters = self.checkpoint.counters;
-        self.commit(transaction, through, counters, Vec::new()).await
+        let transaction = self.means.store.begin(&self.lanes).await?;
+        let counters: Vec<Counters> = self.lanes.iter().map(|lane| lane.counters).collect();
+        self.all_lanes().commit(transaction, through, &counters, Vec::new()).await
     }
 }
 

@@ -28,6 +28,7 @@ pub struct Rig {
     pub broker: MemoryBroker,
     pub rules: String,
     pub max_parked: u64,
+    pub lanes: u16,
 }
 
 /// `(name, type, not null)`; the first column is the key.
@@ -77,6 +78,7 @@ impl Rig {
             broker: MemoryBroker::new(1),
             rules: rules.to_owned(),
             max_parked: 100_000,
+            lanes: 1,
         }
     }
 
@@ -110,7 +112,11 @@ impl Rig {
                 name: "db1".to_owned(),
                 kind: "memory",
                 store: Arc::new(self.views.clone()),
-                options: DatabaseOptions { max_parked: self.max_parked, ..DatabaseOptions::default() },
+                options: DatabaseOptions {
+                    max_parked: self.max_parked,
+                    lanes: self.lanes,
+                    ..DatabaseOptions::default()
+                },
             }],
             exporters: vec![ExporterSpec {
                 name: "out".to_owned(),
