@@ -83,10 +83,11 @@ impl RawStore {
             let problem = match frame::open(&window[at..], self.salt) {
                 // An older copy inside damaged bytes is not the block that stood here.
                 Ok((frame, block, true)) if frame.ordinal > newest => {
-                    newest = frame.ordinal;
                     let bytes = &window[at..at + FRAME_HEADER + block.len()];
-                    // A block that does not verify may have torn bytes inside its length: the next frame can begin there.
+                    // A block that does not verify may have torn bytes inside its length: the next frame can begin there. Nor
+                    // does it use up its ordinal: what declares it void was written under the same one.
                     if crate::block::checksum_holds(block) {
+                        newest = frame.ordinal;
                         each(base + at as u64, Met::Frame { ordinal: frame.ordinal, bytes });
                         at += bytes.len();
                         continue;
@@ -164,5 +165,53 @@ impl Store for RawStore {
 
     fn close(&self) {
         *self.inner.write() = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gravity_model::Sequence;
+    use gravity_model::ident::Digest;
+
+    use super::*;
+    use crate::frame::Frame;
+    use crate::pack::Packer;
+
+    const SALT: u32 = 7;
+
+    fn framed(packer: &mut Packer, ordinal: u64, text: &[u8]) -> Vec<u8> {
+        let mut made = packer.pack_carry(text, Vec::new(), Sequence(1), 0).pop().expect("one block");
+        frame::seal(&mut made.packed.framed, Frame { ordinal, durable: 0, salt: SALT });
+        made.packed.framed
+    }
+
+    /// L5, L7: a power cut kept the frame's sector of the last block and lost the rest of it. The next opening declares it void
+    /// with a block of the same ordinal, since a torn block is no block; that one must be read.
+    #[test]
+    fn a_torn_block_does_not_hide_the_block_that_declares_it_void() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut packer = Packer::new(1 << 10, Digest::default()).expect("a packer");
+        let store = RawStore::open(directory.path(), SALT).expect("open");
+        store.write(1, &framed(&mut packer, 1, b"whole")).expect("write");
+        let mut torn = framed(&mut packer, 2, b"torn in the middle");
+        let middle = torn.len() - 8;
+        torn[middle] ^= 0xff;
+        store.write(2, &torn).expect("write");
+        let void = framed(&mut packer, 2, b"declares it void");
+        store.write(2, &void).expect("write");
+        store.close();
+
+        let store = RawStore::open(directory.path(), SALT).expect("open");
+        let mut met = Vec::new();
+        let mut each = |seen: Met<'_>| match seen {
+            Met::Frame { ordinal, bytes } => met.push((ordinal, Some(bytes.to_vec()))),
+            Met::Bad { .. } => met.push((0, None)),
+        };
+        store.scan(&mut each).expect("readable");
+        assert_eq!(met.len(), 3);
+        assert_eq!((met[1].0, met[2].clone()), (0, (2, Some(void.clone()))));
+        let mut read = Vec::new();
+        store.read(2, &mut read).expect("the void block");
+        assert_eq!(read, void);
     }
 }
