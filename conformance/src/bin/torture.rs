@@ -10,6 +10,11 @@ use gravity_conformance::torture::log::check::{self, Acknowledged};
 use gravity_conformance::torture::log::kill::LogKill;
 use gravity_conformance::torture::log::power::PowerCut;
 use gravity_conformance::torture::log::{LogTarget, Store, writer};
+use gravity_conformance::torture::sabotage;
+use gravity_conformance::torture::stack::config::Peers;
+use gravity_conformance::torture::stack::engine;
+use gravity_conformance::torture::stack::gate::{Nemesis, StackGate};
+use gravity_conformance::torture::stack::single::{Moment, SingleGate};
 
 #[derive(Parser)]
 #[command(about = "Fault gates: what was acknowledged must be there, whatever is killed on the way")]
@@ -48,6 +53,41 @@ enum Command {
         /// MiB per hot generation.
         #[arg(long, default_value_t = 8)]
         generation: u64,
+        #[command(flatten)]
+        run: Run,
+    },
+    /// kill -9 of the whole engine under load: Kafka and HTTP in, PostgreSQL, SQLite, a topic and an endpoint out.
+    StackKill {
+        /// 100 with --full, 8 otherwise.
+        #[arg(long)]
+        kills: Option<u64>,
+        #[command(flatten)]
+        load: Load,
+        #[command(flatten)]
+        run: Run,
+    },
+    /// kill -9 of PostgreSQL and Kafka under the same load.
+    PeerKill {
+        /// Of each of them: 15 with --full, 2 otherwise.
+        #[arg(long)]
+        kills: Option<u64>,
+        #[command(flatten)]
+        load: Load,
+        #[command(flatten)]
+        run: Run,
+    },
+    /// A park record without its transaction, the reason gone meanwhile: the event stays parked.
+    ParkRedo {
+        #[command(flatten)]
+        run: Run,
+    },
+    /// A checkpoint row of another owner: nothing more is written there.
+    ForeignOwner {
+        #[command(flatten)]
+        run: Run,
+    },
+    /// Does the wrong thing on purpose in seven ways; each must turn its gate red.
+    Sabotage {
         #[command(flatten)]
         run: Run,
     },
@@ -127,6 +167,13 @@ fn skipped(why: &str) -> ExitCode {
 }
 
 #[derive(Args)]
+struct Load {
+    /// Events per second that the generator publishes.
+    #[arg(long, default_value_t = 1_500)]
+    rate: u64,
+}
+
+#[derive(Args)]
 struct Target {
     #[arg(long)]
     directory: PathBuf,
@@ -142,6 +189,26 @@ impl Target {
     fn log(&self) -> LogTarget {
         LogTarget { directory: self.directory.clone(), store: self.store, generation_bytes: self.generation_bytes }
     }
+}
+
+fn stack(nemesis: Nemesis, kills: u64, load: &Load, run: &Run) -> Result<ExitCode, String> {
+    let peers = match engine::program().and_then(|_| Peers::from_environment()) {
+        Ok(peers) => peers,
+        Err(why) => return Ok(skipped(&why)),
+    };
+    let gate = StackGate { nemesis, seed: run.seed(), rate: load.rate, failpoints: None };
+    println!("{} --kills {kills} --rate {} --seed {}", gate.name(), gate.rate, gate.seed);
+    run.finish(&[gate.run(peers)?])
+}
+
+fn single(moment: Moment, run: &Run) -> Result<ExitCode, String> {
+    let peers = match engine::program().and_then(|_| Peers::from_environment()) {
+        Ok(peers) => peers,
+        Err(why) => return Ok(skipped(&why)),
+    };
+    let gate = SingleGate { moment, seed: run.seed(), failpoints: None };
+    println!("{} --seed {}", gate.name(), gate.seed);
+    run.finish(&[gate.run(peers)?])
 }
 
 fn stores(named: Option<Store>) -> Vec<Store> {
@@ -210,6 +277,25 @@ fn run(command: Command) -> Result<ExitCode, String> {
                 );
             }
             run.finish(&outcomes)
+        }
+        Command::StackKill { kills, load, run } => {
+            let kills = run.count(kills, 100, 8);
+            stack(Nemesis::Engine { kills }, kills, &load, &run)
+        }
+        Command::PeerKill { kills, load, run } => {
+            let kills = run.count(kills, 15, 2);
+            stack(Nemesis::Peers { kills }, kills, &load, &run)
+        }
+        Command::ParkRedo { run } => single(Moment::ParkRedo, &run),
+        Command::ForeignOwner { run } => single(Moment::ForeignOwner, &run),
+        Command::Sabotage { run } => {
+            let able = cutfs::available().and_then(|()| engine::program().map(drop));
+            if let Err(why) = able.and_then(|()| Peers::from_environment().map(drop)) {
+                return Ok(skipped(&why));
+            }
+            let seed = run.seed();
+            println!("sabotage --seed {seed}");
+            run.finish(&[sabotage::run(seed)?])
         }
         Command::Report => {
             let path = ledger::path();

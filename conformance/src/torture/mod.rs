@@ -7,5 +7,6 @@ pub mod cutfs;
 pub mod ledger;
 pub mod log;
 pub mod random;
+pub mod sabotage;
 pub mod stack;
 mod workspace;

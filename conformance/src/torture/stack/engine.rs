@@ -87,13 +87,19 @@ impl Engine {
     }
 
     pub async fn get(&self, path: &str) -> Result<Value, String> {
+        let text = self.get_text(path).await?;
+        serde_json::from_str(&text).map_err(|error| format!("GET {path}: {error}: {text}"))
+    }
+
+    /// The document as it came: numbers keep their digits.
+    pub async fn get_text(&self, path: &str) -> Result<String, String> {
         let response = self.http.get(self.url(path)).send().await.map_err(|error| format!("GET {path}: {error}"))?;
         let status = response.status();
         let text = response.text().await.map_err(|error| format!("GET {path}: {error}"))?;
         if !status.is_success() {
             return Err(format!("GET {path}: {status}: {text}"));
         }
-        serde_json::from_str(&text).map_err(|error| format!("GET {path}: {error}: {text}"))
+        Ok(text)
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -3,7 +3,12 @@
 pub mod config;
 pub mod engine;
 pub mod feed;
+pub mod gate;
+mod ground;
 pub mod journal;
+pub mod judge;
 pub mod oracle;
 pub mod script;
+pub mod single;
+pub mod tables;
 pub mod target;

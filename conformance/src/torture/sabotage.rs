@@ -1,0 +1,119 @@
+//! `torture sabotage`: does the wrong thing on purpose, once per way, and demands that the gate made for it turns red.
+
+use std::time::Instant;
+
+use super::cutfs;
+use super::ledger::Outcome;
+use super::log::Store;
+use super::log::power::PowerCut;
+use super::stack::config::Peers;
+use super::stack::gate::{Nemesis, StackGate};
+use super::stack::single::{Moment, SingleGate};
+
+/// One way to be wrong.
+struct Sabotage {
+    /// Name of the failpoint.
+    point: &'static str,
+    /// What the program does then.
+    wrong: &'static str,
+    gate: Gate,
+    /// Delays that hold the dangerous moment open, so that few kills are enough to hit it.
+    wider: &'static str,
+}
+
+#[derive(Clone, Copy)]
+enum Gate {
+    PowerCut,
+    StackKill,
+    Single(Moment),
+}
+
+const ALL: [Sabotage; 7] = [
+    Sabotage { point: "log.ack_before_sync", wrong: "acknowledges before the sync", gate: Gate::PowerCut, wider: "" },
+    Sabotage { point: "log.before_sync", wrong: "leaves fdatasync out", gate: Gate::PowerCut, wider: "" },
+    Sabotage {
+        point: "view.checkpoint_apart",
+        wrong: "commits the checkpoint in a transaction of its own",
+        gate: Gate::StackKill,
+        wider: ";view.before_commit=delay:20",
+    },
+    Sabotage {
+        point: "export.cursor_before_confirm",
+        wrong: "moves an exporter's cursor before the confirm",
+        gate: Gate::StackKill,
+        wider: "",
+    },
+    Sabotage {
+        point: "project.park_after_checkpoint",
+        wrong: "parks after the checkpoint has passed",
+        gate: Gate::StackKill,
+        wider: ";view.after_commit=delay:20",
+    },
+    Sabotage {
+        point: "view.cas_without_owner",
+        wrong: "does not compare the owner",
+        gate: Gate::Single(Moment::ForeignOwner),
+        wider: "",
+    },
+    Sabotage {
+        point: "project.retry_parked_on_redo",
+        wrong: "tries a parked event again on redo",
+        gate: Gate::Single(Moment::ParkRedo),
+        wider: "",
+    },
+];
+
+/// Kills and cuts that a sabotaged gate gets. A healthy gate survives any number.
+const CUTS: u64 = 12;
+const KILLS: u64 = 12;
+
+/// Runs every sabotage. The error says why the gates cannot run here.
+pub fn run(seed: u64) -> Result<Outcome, String> {
+    cutfs::available()?;
+    let peers = Peers::from_environment()?;
+    let started = Instant::now();
+    let mut failures = Vec::new();
+    for sabotage in &ALL {
+        let points = format!("{}=sabotage{}", sabotage.point, sabotage.wider);
+        let begun = Instant::now();
+        let (gate, caught) = match sabotage.gate {
+            Gate::PowerCut => {
+                // One store is enough: what is sabotaged is common to both.
+                let gate = PowerCut {
+                    store: Store::Sled,
+                    seed,
+                    cuts: CUTS,
+                    full: false,
+                    generation_bytes: 8 << 20,
+                    failpoints: Some(points),
+                };
+                ("power-cut", gate.run()?)
+            }
+            Gate::StackKill => {
+                let nemesis = Nemesis::Engine { kills: KILLS };
+                let gate = StackGate { nemesis, seed, rate: 1_500, failpoints: Some(points) };
+                (gate.name(), gate.run(peers.clone())?)
+            }
+            Gate::Single(moment) => {
+                let gate = SingleGate { moment, seed, failpoints: Some(points) };
+                (gate.name(), gate.run(peers.clone())?)
+            }
+        };
+        let verdict = if caught.passed() { "NOT caught" } else { "caught" };
+        let seconds = begun.elapsed().as_secs();
+        println!("{} ({}): {verdict} by {gate} in {seconds} s", sabotage.point, sabotage.wrong);
+        match caught.failures.first() {
+            Some(why) => println!("    {}", why.chars().take(300).collect::<String>()),
+            None => failures.push(format!("{}: {gate} stayed green: {}", sabotage.point, caught.line)),
+        }
+    }
+    let caught = ALL.len() as u64 - failures.len() as u64;
+    Ok(Outcome {
+        gate: "sabotage".to_owned(),
+        seed,
+        line: format!("{} sabotages, {caught} caught", ALL.len()),
+        figures: vec![("sabotages", ALL.len() as u64), ("caught", caught)],
+        failures,
+        elapsed: started.elapsed(),
+    })
+}

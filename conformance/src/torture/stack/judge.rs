@@ -1,0 +1,421 @@
+//! The end of a stack run: log, tables, exports, dead letters and counters against the oracle.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::config::{HTTP_EXPORTER, HTTP_SOURCE, KAFKA_EXPORTER, KAFKA_SOURCE, Layout, POSTGRES, SQLITE};
+use super::engine::Engine;
+use super::feed::{Record, journal_path};
+use super::journal::{self, Knowledge};
+use super::oracle::{self, Expectation, Fate};
+use super::script::{Item, Script};
+use super::tables;
+use super::target::{self, Received};
+
+/// In step after this long without anybody being killed any more, or something hangs.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// What is wrong, in the figures of the issue; anything else is a problem.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// Items that are in the log.
+    pub events: u64,
+    /// Acknowledged items that are not in the log.
+    pub lost: u64,
+    /// Items twice in the log or in `audit`.
+    pub duplicated: u64,
+    pub rows_different: u64,
+    pub exports_missing: u64,
+    pub parked: u64,
+    pub problems: Vec<String>,
+}
+
+impl Verdict {
+    fn problem(&mut self, text: String) {
+        if self.problems.len() < 25 {
+            self.problems.push(text);
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Page {
+    events: Vec<Logged>,
+}
+
+#[derive(Deserialize)]
+struct Logged {
+    sequence: u64,
+    source: String,
+    key: Option<String>,
+    payload: Option<Box<RawValue>>,
+    raw: Option<String>,
+}
+
+/// The run's items as the log holds them.
+#[derive(Default)]
+pub struct Scan {
+    after: u64,
+    /// Item to all its sequences, ascending.
+    items: BTreeMap<u64, Vec<u64>>,
+    at: HashMap<u64, u64>,
+    /// Item to payload and key as the log has them.
+    texts: HashMap<u64, (String, Option<String>)>,
+    problems: Vec<String>,
+}
+
+impl Scan {
+    /// Reads on to the end of the log.
+    pub async fn read_on(&mut self, engine: &Engine) -> Result<(), String> {
+        loop {
+            let document = engine.get_text(&format!("/v1/events?after={}&limit=5000", self.after)).await?;
+            let page: Page = serde_json::from_str(&document).map_err(|error| format!("/v1/events: {error}"))?;
+            if page.events.is_empty() {
+                return Ok(());
+            }
+            for event in page.events {
+                self.take(event);
+            }
+        }
+    }
+
+    fn take(&mut self, event: Logged) {
+        if event.sequence != self.after + 1 {
+            self.problems.push(format!("sequence {} follows {} in /v1/events", event.sequence, self.after));
+        }
+        self.after = event.sequence;
+        if event.source != KAFKA_SOURCE && event.source != HTTP_SOURCE {
+            return;
+        }
+        let text = match (event.payload, event.raw) {
+            (Some(payload), _) => payload.get().to_owned(),
+            (None, Some(raw)) => BASE64_STANDARD
+                .decode(raw)
+                .map_or_else(|error| format!("base64: {error}"), |bytes| String::from_utf8_lossy(&bytes).into_owned()),
+            (None, None) => String::new(),
+        };
+        let Some(item) = number_after(&text, r#""i":"#) else {
+            return self.problems.push(format!("sequence {}: no item in {text}", event.sequence));
+        };
+        self.items.entry(item).or_default().push(event.sequence);
+        self.at.insert(event.sequence, item);
+        self.texts.insert(item, (text, event.key));
+    }
+
+    fn found(&self) -> HashSet<u64> {
+        self.items.keys().copied().collect()
+    }
+
+    fn first_sequences(&self) -> BTreeMap<u64, u64> {
+        self.items.iter().filter_map(|(item, sequences)| Some((*item, *sequences.first()?))).collect()
+    }
+
+    /// Bytes, order per entity, single copies; ghosts and losses against the journal.
+    fn check(&self, script: impl Iterator<Item = Item>, known: &HashMap<u64, Knowledge>, verdict: &mut Verdict) {
+        for problem in &self.problems {
+            verdict.problem(problem.clone());
+        }
+        for (item, sequences) in self.items.iter().filter(|(_, sequences)| sequences.len() > 1) {
+            verdict.duplicated += sequences.len() as u64 - 1;
+            verdict.problem(format!("item {item} is in the log at {sequences:?}"));
+        }
+        let last = known.keys().max().copied().unwrap_or_default();
+        let mut of_entity: HashMap<u64, u64> = HashMap::new();
+        for item in script.take_while(|item| item.index <= last) {
+            let index = item.index;
+            let sequence = self.items.get(&index).and_then(|sequences| sequences.first());
+            match (known.get(&index), sequence) {
+                (Some(Knowledge::Must), None) => {
+                    verdict.lost += 1;
+                    verdict.problem(format!("item {index} ({:?}) was acknowledged and is not in the log", item.lane));
+                }
+                (Some(Knowledge::MustNot) | None, Some(sequence)) => {
+                    verdict.problem(format!("item {index} is in the log at {sequence} and was never accepted"));
+                }
+                (_, Some(sequence)) => {
+                    self.check_item(&item, verdict);
+                    let before = of_entity.insert(item.entity, *sequence);
+                    if before.is_some_and(|before| before > *sequence) {
+                        verdict.problem(format!("item {index} of entity {} is before its predecessor", item.entity));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn check_item(&self, item: &Item, verdict: &mut Verdict) {
+        let Some((text, key)) = self.texts.get(&item.index) else { return };
+        // What could not be decoded is kept whole.
+        let malformed = item.act == super::script::Act::Malformed;
+        let expected = if malformed { item.envelope(false) } else { item.payload() };
+        if *text != expected {
+            verdict.problem(format!("item {}: the log has {text}, sent was {expected}", item.index));
+        }
+        if *key != Some(item.key()) {
+            verdict.problem(format!("item {}: key {key:?}, sent was {:?}", item.index, item.key()));
+        }
+    }
+}
+
+fn number_after(text: &str, mark: &str) -> Option<u64> {
+    let rest = &text[text.find(mark)? + mark.len()..];
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..end].parse().ok()
+}
+
+/// Waits until the log has all that was acknowledged and every route and subscription is in step with it.
+pub async fn drained(engine: &Engine, directory: &std::path::Path, scan: &mut Scan) -> Result<(), String> {
+    let known = read_journal(directory)?;
+    let started = Instant::now();
+    let mut why;
+    loop {
+        scan.read_on(engine).await?;
+        let missing =
+            known.iter().filter(|(item, k)| **k == Knowledge::Must && !scan.items.contains_key(*item)).count();
+        let status = engine.status().await?;
+        let behind: Vec<String> = ["routes", "exporters"]
+            .into_iter()
+            .flat_map(|kind| status[kind].as_array().into_iter().flatten())
+            .filter(|part| part["lag_events"] != 0 || part["state"] != "running")
+            .map(|part| format!("{} {} {} behind, {}", part["name"], part["state"], part["lag_events"], part["error"]))
+            .collect();
+        if missing == 0 && behind.is_empty() {
+            return Ok(());
+        }
+        why = format!("{missing} acknowledged items not in the log; {}", behind.join(", "));
+        if started.elapsed() > PATIENCE {
+            return Err(format!("not in step after {} s: {why}", PATIENCE.as_secs()));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn read_journal(directory: &std::path::Path) -> Result<HashMap<u64, Knowledge>, String> {
+    journal::read(&journal_path(directory)).map_err(|error| format!("the journal: {error}"))
+}
+
+/// Compares everything. The engine runs, nothing is killed any more. `seed` and `entities` make the script.
+pub async fn judge(
+    layout: &Layout,
+    engine: &Engine,
+    feed: &Record,
+    hook: Received,
+    (seed, entities): (u64, u64),
+) -> Result<Verdict, String> {
+    let mut verdict = Verdict::default();
+    let mut scan = Scan::default();
+    if let Err(why) = drained(engine, &layout.directory, &mut scan).await {
+        verdict.problem(why);
+    }
+    let known = read_journal(&layout.directory)?;
+    scan.check(Script::new(seed, entities), &known, &mut verdict);
+    let in_log = oracle::in_log(&known, &scan.found());
+    verdict.events = scan.items.len() as u64;
+    for (item, sequence) in feed.promised.lock().iter() {
+        if scan.items.get(item).is_none_or(|sequences| !sequences.contains(sequence)) {
+            verdict.problem(format!("item {item} was promised at {sequence}, is at {:?}", scan.items.get(item)));
+        }
+    }
+    for problem in feed.problems.lock().iter() {
+        verdict.problem(format!("generator: {problem}"));
+    }
+    let expected = oracle::fold(Script::new(seed, entities), &in_log);
+    let sequences = scan.first_sequences();
+    for (name, found) in
+        [(POSTGRES, tables::postgres(&layout.postgres_url()?).await), (SQLITE, tables::sqlite(&layout.sqlite()).await)]
+    {
+        let difference = found?.compare(&expected, &sequences);
+        verdict.rows_different += difference.rows;
+        verdict.duplicated += difference.duplicated;
+        for example in difference.examples {
+            verdict.problem(format!("{name}: {example}"));
+        }
+    }
+    let (hosts, topic) = (layout.peers.kafka.clone(), layout.topic_out.clone());
+    let kafka = tokio::task::spawn_blocking(move || target::read_topic(&hosts, &topic))
+        .await
+        .map_err(|error| format!("reading the topic: {error}"))??;
+    check_exports(KAFKA_EXPORTER, kafka, &expected, seed, entities, &mut verdict);
+    check_exports(HTTP_EXPORTER, hook, &expected, seed, entities, &mut verdict);
+    let letters = engine.get("/v1/dlq").await?;
+    check_letters(&letters, &expected, &scan, &mut verdict);
+    check_counters(&engine.status().await?, &expected, &mut verdict);
+    verdict.parked = expected.count(Fate::Failed) + expected.count(Fate::Waiting);
+    Ok(verdict)
+}
+
+/// P7 and P5: each id at least once, one id per item, an entity's items in order at their first delivery.
+fn check_exports(
+    name: &str,
+    received: Received,
+    expected: &Expectation,
+    seed: u64,
+    entities: u64,
+    verdict: &mut Verdict,
+) {
+    for problem in received.problems {
+        verdict.problem(format!("{name}: {problem}"));
+    }
+    let mut ids: HashMap<u64, String> = HashMap::new();
+    let mut items: HashMap<String, u64> = HashMap::new();
+    let mut order: Vec<u64> = Vec::new();
+    for message in received.messages {
+        let known = items.insert(message.id.clone(), message.item);
+        if known.is_some_and(|item| item != message.item) {
+            verdict.problem(format!("{name}: id {} stands for several items", message.id));
+        }
+        match ids.get(&message.item) {
+            None => {
+                order.push(message.item);
+                ids.insert(message.item, message.id);
+            }
+            Some(id) if *id != message.id => {
+                verdict.problem(format!("{name}: item {} came as {id} and as {}", message.item, message.id));
+            }
+            Some(_) => {}
+        }
+    }
+    let due: BTreeSet<u64> =
+        expected.fates.iter().filter(|(_, fate)| **fate == Fate::Applied).map(|(item, _)| *item).collect();
+    let missing: Vec<u64> = due.iter().filter(|item| !ids.contains_key(item)).copied().collect();
+    verdict.exports_missing += missing.len() as u64;
+    if let Some(first) = missing.first() {
+        verdict.problem(format!("{name}: {} items without a message, the first is {first}", missing.len()));
+    }
+    for item in ids.keys().filter(|item| !due.contains(*item)) {
+        verdict.problem(format!("{name}: a message for item {item}, which was not applied"));
+    }
+    let last = due.last().copied().unwrap_or_default();
+    let entity: HashMap<u64, u64> =
+        Script::new(seed, entities).take_while(|i| i.index <= last).map(|i| (i.index, i.entity)).collect();
+    let mut newest: HashMap<u64, u64> = HashMap::new();
+    for item in order {
+        let Some(entity) = entity.get(&item) else { continue };
+        let before = newest.insert(*entity, item);
+        if before.is_some_and(|before| before > item) {
+            verdict.problem(format!("{name}: item {item} of entity {entity} came after {before:?}"));
+        }
+    }
+}
+
+/// Dead letters: exactly the failed and the waiting ones per route, exactly the undecodable ones at ingest.
+fn check_letters(letters: &Value, expected: &Expectation, scan: &Scan, verdict: &mut Verdict) {
+    let mut found: BTreeSet<(String, u64, bool)> = BTreeSet::new();
+    for letter in letters.as_array().into_iter().flatten() {
+        let route = letter["route"].as_str().unwrap_or_default().to_owned();
+        match letter["sequence"].as_u64().and_then(|sequence| scan.at.get(&sequence)) {
+            Some(item) => drop(found.insert((route, *item, letter["waiting"] == true))),
+            None => verdict.problem(format!("a dead letter that is no item: {letter}")),
+        }
+    }
+    let mut wanted: BTreeSet<(String, u64, bool)> = BTreeSet::new();
+    for (item, fate) in &expected.fates {
+        if let Fate::Failed | Fate::Waiting = fate {
+            for route in [POSTGRES, SQLITE] {
+                wanted.insert((route.to_owned(), *item, *fate == Fate::Waiting));
+            }
+        }
+    }
+    wanted.extend(expected.undecodable.iter().map(|item| ("ingest".to_owned(), *item, false)));
+    for letter in wanted.difference(&found).take(4) {
+        verdict.problem(format!("no dead letter {letter:?} (route, item, waiting)"));
+    }
+    for letter in found.difference(&wanted).take(4) {
+        verdict.problem(format!("a dead letter {letter:?} (route, item, waiting) that nobody expects"));
+    }
+}
+
+/// P4: the identity, and each of its numbers.
+fn check_counters(status: &Value, expected: &Expectation, verdict: &mut Verdict) {
+    for route in status["routes"].as_array().into_iter().flatten() {
+        let name = &route["name"];
+        let number = |field: &str| route[field].as_u64().unwrap_or(u64::MAX);
+        let sum = ["applied", "filtered", "unmatched", "parked", "skipped"].iter().map(|f| number(f)).sum::<u64>();
+        if number("read") != sum {
+            verdict.problem(format!("{name}: read {} but the sum is {sum}: {route}", number("read")));
+        }
+        let wanted = [
+            ("read", expected.fates.len() as u64),
+            ("applied", expected.count(Fate::Applied)),
+            ("filtered", expected.count(Fate::Filtered)),
+            ("unmatched", expected.count(Fate::Unmatched)),
+            ("failed", expected.count(Fate::Failed)),
+            ("waiting", expected.count(Fate::Waiting)),
+            ("skipped", 0),
+        ];
+        for (field, wanted) in wanted.into_iter().filter(|(field, wanted)| number(field) != *wanted) {
+            verdict.problem(format!("{name}: {field} is {}, expected {wanted}", number(field)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::torture::stack::target::Delivered;
+
+    fn expected() -> Expectation {
+        oracle::fold(Script::new(1, 20), &(0..200).collect())
+    }
+
+    fn complete(expected: &Expectation) -> Received {
+        let due = expected.fates.iter().filter(|(_, fate)| **fate == Fate::Applied);
+        let messages = due.map(|(item, _)| Delivered { id: format!("id-{item}"), item: *item }).collect();
+        Received { messages, ..Received::default() }
+    }
+
+    fn exports(change: impl FnOnce(&mut Vec<Delivered>)) -> Verdict {
+        let expected = expected();
+        let mut received = complete(&expected);
+        change(&mut received.messages);
+        let mut verdict = Verdict::default();
+        check_exports("x", received, &expected, 1, 20, &mut verdict);
+        verdict
+    }
+
+    #[test]
+    fn exports_may_repeat_but_not_be_missing_renamed_or_out_of_order() {
+        let again = |messages: &mut Vec<Delivered>| messages.push(messages[3].clone());
+        assert_eq!(exports(again).problems, Vec::<String>::new());
+        let missing = exports(|messages| drop(messages.remove(5)));
+        assert_eq!(missing.exports_missing, 1);
+        let renamed = |messages: &mut Vec<Delivered>| {
+            let again = Delivered { id: "other".to_owned(), ..messages[3].clone() };
+            messages.push(again);
+        };
+        assert_eq!(exports(renamed).problems.len(), 1);
+        assert!(!exports(|messages| messages.reverse()).problems.is_empty());
+    }
+
+    #[test]
+    fn counters_that_lie_are_found() {
+        let expected = expected();
+        let count = |fate| expected.count(fate);
+        let parked = count(Fate::Failed) + count(Fate::Waiting);
+        let mut status = serde_json::json!({"routes": [{
+            "name": "pg", "read": 200, "applied": count(Fate::Applied), "filtered": count(Fate::Filtered),
+            "unmatched": count(Fate::Unmatched), "parked": parked, "failed": count(Fate::Failed),
+            "waiting": count(Fate::Waiting), "skipped": 0,
+        }]});
+        let mut verdict = Verdict::default();
+        check_counters(&status, &expected, &mut verdict);
+        assert_eq!(verdict.problems, Vec::<String>::new());
+        status["routes"][0]["applied"] = 7.into();
+        check_counters(&status, &expected, &mut verdict);
+        assert_eq!(verdict.problems.len(), 2);
+    }
+
+    #[test]
+    fn the_item_is_found_in_whole_and_in_broken_payloads() {
+        assert_eq!(number_after(r#"{"i":12,"x":1}"#, r#""i":"#), Some(12));
+        assert_eq!(number_after(r#"{"event":"e","payload":{"i":12"#, r#""i":"#), Some(12));
+        assert_eq!(number_after("{}", r#""i":"#), None);
+    }
+}
