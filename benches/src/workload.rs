@@ -77,9 +77,11 @@ impl Workload {
         let r = &mut self.random;
         let operation = match r.below(100) {
             0..85 => Operation::Upsert(row(r)),
-            85..95 => {
-                Operation::Patch { status: r.pick(&STATUS), note: r.pick(&NOTE).to_owned(), quantity: r.below(20) as i32 }
-            }
+            85..95 => Operation::Patch {
+                status: r.pick(&STATUS),
+                note: r.pick(&NOTE).to_owned(),
+                quantity: r.below(20) as i32,
+            },
             _ => Operation::Delete,
         };
         Order { id, operation }

@@ -29,6 +29,14 @@ pub struct Published {
     due: Instant,
 }
 
+/// What the open loop measured, in milliseconds.
+pub struct Visible {
+    /// Per event, from due to visible.
+    pub times: Samples,
+    /// Per query of the poller: what a figure can be too high by, beside the pause of one millisecond.
+    pub polls: Samples,
+}
+
 /// Publishes `rate` orders a second for `seconds`. Blocking. Every order is folded into the oracle.
 pub fn publish(
     feed: &mut Feed,
@@ -40,7 +48,7 @@ pub fn publish(
     let start = Instant::now() + Duration::from_millis(50);
     for index in 0..rate * seconds {
         let due = start + Duration::from_nanos(index * 1_000_000_000 / rate);
-        feed.poll_until(due);
+        feed.wait_until(due);
         let mut order = workload.next();
         // Above every quantity of the drain phase.
         let number = 1_000 + index as i32;
@@ -57,10 +65,11 @@ pub fn channel() -> (mpsc::Sender<Published>, mpsc::Receiver<Published>) {
     mpsc::channel(OUT)
 }
 
-/// Polls until everything published was seen; milliseconds per event.
-pub async fn watch(connection: &mut PgConnection, mut out: mpsc::Receiver<Published>) -> Result<Samples, String> {
+/// Polls until everything published was seen.
+pub async fn watch(connection: &mut PgConnection, mut out: mpsc::Receiver<Published>) -> Result<Visible, String> {
     let mut waiting: HashMap<i64, Vec<(i32, Instant)>> = HashMap::new();
     let mut times = Vec::new();
+    let mut polls = Vec::new();
     let mut moved = Instant::now();
     loop {
         let ended = loop {
@@ -73,14 +82,16 @@ pub async fn watch(connection: &mut PgConnection, mut out: mpsc::Receiver<Publis
         };
         if waiting.is_empty() {
             if ended {
-                return Ok(Samples::of(times));
+                return Ok(Visible { times: Samples::of(times), polls: Samples::of(polls) });
             }
             moved = Instant::now();
         } else {
             let ids: Vec<i64> = waiting.keys().copied().collect();
             let query = sqlx::query("SELECT id, quantity FROM orders WHERE id = ANY($1)").bind(&ids);
+            let asked = Instant::now();
             let rows = query.fetch_all(&mut *connection).await.map_err(wrong)?;
             let now = Instant::now();
+            polls.push((now - asked).as_secs_f64() * 1e3);
             for row in rows {
                 let id: i64 = row.get(0);
                 let Some(quantity) = row.get::<Option<i32>, _>(1) else { continue };

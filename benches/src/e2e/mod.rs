@@ -124,7 +124,14 @@ impl E2e {
         round
     }
 
-    async fn measure(&self, topic: &str, place: &Place, work: &Path, law: KeyLaw, number: u32) -> Result<Round, String> {
+    async fn measure(
+        &self,
+        topic: &str,
+        place: &Place,
+        work: &Path,
+        law: KeyLaw,
+        number: u32,
+    ) -> Result<Round, String> {
         let mut oracle = Oracle::default();
         let mut workload = Workload::new(self.seed + u64::from(number), law, self.distinct);
         let marks: Vec<i64> = (0..i64::from(PARTITIONS)).map(|p| self.distinct as i64 + 1 + p).collect();
@@ -249,7 +256,7 @@ impl E2e {
         place: &Place,
         workload: &mut Workload,
         oracle: &mut Oracle,
-    ) -> Result<crate::figures::Samples, String> {
+    ) -> Result<latency::Visible, String> {
         let mut feed = Feed::new(&self.brokers, topic, &self.compression, Duration::ZERO)?;
         let mut connection = table::connect(place).await?;
         let (out, seen) = latency::channel();

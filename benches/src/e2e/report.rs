@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Drain;
+use super::latency::Visible;
 use crate::figures::Samples;
 use crate::random::KeyLaw;
 
@@ -14,8 +15,7 @@ pub struct Round {
     pub events: u64,
     pub bytes: u64,
     pub drain: Drain,
-    /// Milliseconds from due to visible.
-    pub visible: Option<Samples>,
+    pub visible: Option<Visible>,
     pub differences: usize,
 }
 
@@ -36,12 +36,14 @@ impl Round {
             let examples = self.drain.difference.examples.join("\n  ");
             return format!("{head} {} rows are WRONG, no speed is printed\n  {examples}", self.differences);
         }
-        let visible = self.visible.as_ref().map_or(String::new(), |samples| {
+        let visible = self.visible.as_ref().map_or(String::new(), |Visible { times, polls }| {
             format!(
-                "; visible p50 {:.1} p99 {:.1} p99.9 {:.1} ms",
-                samples.quantile(0.5),
-                samples.quantile(0.99),
-                samples.quantile(0.999)
+                "; visible p50 {:.1} p99 {:.1} p99.9 {:.1} ms (a poll takes p50 {:.1} p99 {:.1})",
+                times.quantile(0.5),
+                times.quantile(0.99),
+                times.quantile(0.999),
+                polls.quantile(0.5),
+                polls.quantile(0.99)
             )
         });
         let threads: Vec<String> = self
@@ -85,8 +87,8 @@ pub fn summary(laws: &[KeyLaw], rounds: &[Round]) -> Result<(), String> {
             ("events_per_second_cold", "events/s from command start", 0, of(&|r| Some(r.rate(r.drain.cold)))),
             ("cpu_seconds_per_million", "CPU-s per million events", 2, of(&|r| Some(r.cpu_per_million()))),
             ("peak_mib", "MiB peak memory", 0, of(&|r| Some(r.drain.peak_bytes_after as f64 / MIB))),
-            ("visible_p50_ms", "ms to visible, p50", 1, of(&|r| Some(r.visible.as_ref()?.quantile(0.5)))),
-            ("visible_p99_ms", "ms to visible, p99", 1, of(&|r| Some(r.visible.as_ref()?.quantile(0.99)))),
+            ("visible_p50_ms", "ms to visible, p50", 1, of(&|r| Some(r.visible.as_ref()?.times.quantile(0.5)))),
+            ("visible_p99_ms", "ms to visible, p99", 1, of(&|r| Some(r.visible.as_ref()?.times.quantile(0.99)))),
         ];
         let mut object = serde_json::Map::new();
         println!("{} ({} rounds, median and range):", law.name(), mine.len());

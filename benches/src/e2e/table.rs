@@ -85,7 +85,8 @@ pub async fn settings(place: &Place) -> Result<String, String> {
     let mut connection = connect(place).await?;
     let mut parts = Vec::new();
     for name in ["server_version", "fsync", "synchronous_commit", "shared_buffers", "max_wal_size"] {
-        let row = sqlx::query("SELECT current_setting($1)").bind(name).fetch_one(&mut connection).await.map_err(wrong)?;
+        let row =
+            sqlx::query("SELECT current_setting($1)").bind(name).fetch_one(&mut connection).await.map_err(wrong)?;
         parts.push(format!("{name} {}", row.get::<String, _>(0)));
     }
     connection.close().await.map_err(wrong)?;
