@@ -92,6 +92,9 @@ macro_rules! rulings {
 }
 
 rulings! { $
+    live_state_is_carried_through_many_generations
+    history_gives_the_bytes_that_were_appended
+    history_keeps_marks_positions_and_dedupe_keys
     appended_events_come_back_with_every_field
     sequences_are_gapless_and_order_is_the_order_of_calls
     a_ticket_resolves_after_its_events_can_be_read
@@ -574,6 +577,153 @@ pub fn verify_counts_what_is_there(place: &dyn LogPlace) {
     let part = log.verify(Some(SequenceRange { first: Sequence(10), last: Sequence(12) }), &mut |_| {});
     let part = part.expect("readable");
     assert!(part.events >= 3 && part.events < 20, "{} events", part.events);
+}
+
+/// Options under which generations roll after a few blocks.
+pub fn tiny(options: &mut LogOptions) {
+    options.generation_bytes = 24 << 10;
+    options.block_bytes = 4 << 10;
+    options.ring_bytes = 8 << 10;
+    options.linger = Duration::from_micros(200);
+}
+
+/// Fills `generations` generations of a tiny log, and gives the payloads.
+pub fn fill(log: &dyn EventLog, seed: u64, generations: u64) -> Vec<String> {
+    let mut expected = Vec::new();
+    for i in 0..generations * 8 {
+        let mut batch = Batch::new();
+        for j in 0..6 {
+            let payload: String = noise(seed * 1_000_000 + i * 10 + j, 400).iter().map(|b| format!("{b:02x}")).collect();
+            let headers = if j == 3 { Some(("h", payload.as_bytes())) } else { None };
+            let mut buf = HeaderBuf::new();
+            if let Some((name, value)) = headers {
+                buf.push(name, value);
+                buf.push(name, b"twice");
+            }
+            let key = format!("k{j}");
+            let event = Event {
+                id: Some(&payload[..8]),
+                key: Some(key.as_bytes()),
+                received: i as i64,
+                time: (j == 2).then_some(-1),
+                causation: (j == 4).then_some(Sequence(1)),
+                headers: buf.as_headers(),
+                ..Event::data("e", "s", payload.as_bytes())
+            };
+            batch.push(&event);
+            expected.push(payload);
+        }
+        batch.set_position("s", &format!("t/{}", i % 3), Position { next: seed * 1000 + i, detail: 0 });
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&(seed * 1000 + i).to_be_bytes());
+        key[8..].copy_from_slice(&(i * 7919).to_be_bytes());
+        batch.remember(DedupeEntry { key: DedupeKey(key), body: [i as u8; 16], event: 1, count: 5 });
+        append_batch(log, batch);
+    }
+    expected
+}
+
+/// Waits until at most one generation is hot and gives the number of segments.
+pub fn settled(place: &dyn LogPlace, log: &dyn EventLog) -> u32 {
+    if place.directory().is_none() {
+        return 0;
+    }
+    eventually("sealing what is full", || log.stat().hot_generations <= 1);
+    log.stat().segments
+}
+
+pub fn live_state_is_carried_through_many_generations(place: &dyn LogPlace) {
+    let log = place.open(&tiny).expect("the log opens");
+    append(log.as_ref(), &[Event::state("gravity.config", "", Some(b"the config"))]);
+    append(log.as_ref(), &[Event::state("gravity.park", "gone", Some(b"x"))]);
+    let mut batch = Batch::new();
+    batch.set_position("once", "t/0", Position { next: 77, detail: 3 });
+    append_batch(log.as_ref(), batch);
+    let mut expected = fill(log.as_ref(), 1, 6);
+    append(log.as_ref(), &[Event::state("gravity.park", "gone", None)]);
+    expected.extend(fill(log.as_ref(), 2, 6));
+    let segments = settled(place, log.as_ref());
+    assert!(place.directory().is_none() || segments >= 8, "{segments} segments");
+    let check = |log: &dyn EventLog| {
+        let mut state = log.state();
+        state.retain(|entry| entry.name != gravity_log::OPENED);
+        assert_eq!(state.len(), 1);
+        assert_eq!((state[0].payload.as_slice(), state[0].sequence), (b"the config".as_slice(), Sequence(2)));
+        assert_eq!(log.positions("once"), [("t/0".to_owned(), Position { next: 77, detail: 3 })]);
+        assert_eq!(log.positions("s").len(), 3);
+        assert_eq!(payloads(log), expected);
+    };
+    check(log.as_ref());
+    drop(log);
+    let log = place.open(&tiny).expect("the log opens");
+    assert_eq!(log.identity().owners.len(), 2);
+    check(log.as_ref());
+}
+
+pub fn history_gives_the_bytes_that_were_appended(place: &dyn LogPlace) {
+    let log = place.open(&tiny).expect("the log opens");
+    let mut kept: Vec<Block> = Vec::new();
+    let mut after = Sequence::ZERO;
+    for round in 0..6 {
+        fill(log.as_ref(), round, 2);
+        if round == 3 {
+            append(log.as_ref(), &[Event::data("big", "s", &noise(9, 600_000)), Event::state("gravity.x", "k", Some(b"y"))]);
+            let mut batch = Batch::new();
+            for i in 0..200u64 {
+                batch.push(&Event::data("many", "s", &noise(i, 3000)));
+            }
+            append_batch(log.as_ref(), batch);
+        }
+        let new = blocks(log.as_ref(), after);
+        after = new.last().map_or(after, Block::last);
+        kept.extend(new);
+    }
+    settled(place, log.as_ref());
+    assert_eq!(blocks(log.as_ref(), Sequence::ZERO), kept, "block for block, byte for byte");
+    let found = log.verify(None, &mut |_| {}).expect("readable");
+    assert_eq!((found.bad.len(), found.events), (0, after.get()));
+    // Small reads from the middle of history.
+    for from in (0..after.get()).step_by(37) {
+        let read = log.read(Sequence(from), ReadLimits { events: 1, bytes: 1 }).expect("readable");
+        assert!(read[0].event(Sequence(from + 1)).is_some());
+    }
+    drop(log);
+    let log = place.open(&tiny).expect("the log opens");
+    let again = blocks(log.as_ref(), Sequence::ZERO);
+    assert_eq!(again[..kept.len()], kept[..]);
+    assert!(log.verify(None, &mut |_| {}).expect("readable").bad.is_empty());
+}
+
+pub fn history_keeps_marks_positions_and_dedupe_keys(place: &dyn LogPlace) {
+    let log = place.open(&tiny).expect("the log opens");
+    fill(log.as_ref(), 5, 20);
+    let mut marks = Vec::new();
+    for sequence in (1..log.durable().borrow().get()).step_by(11) {
+        marks.push((Sequence(sequence), log.block_mark(Sequence(sequence)).expect("there")));
+    }
+    let check = |log: &dyn EventLog| {
+        for (sequence, mark) in &marks {
+            assert_eq!(log.block_mark(*sequence).expect("there"), *mark);
+        }
+        for i in 0..160u64 {
+            let mut key = [0; 16];
+            key[..8].copy_from_slice(&(5000 + i).to_be_bytes());
+            key[8..].copy_from_slice(&(i * 7919).to_be_bytes());
+            let hit = log.dedupe(&[DedupeKey(key)]).expect("readable")[0].expect("still in the window");
+            assert_eq!((hit.body, hit.count), ([i as u8; 16], 5));
+            let holder = log.read(Sequence(hit.first.get() - 1), ReadLimits { events: 1, bytes: 1 }).expect("readable");
+            assert_eq!(holder[0].event(hit.first).expect("there").event.received, i as i64);
+        }
+        let mut unknown = [9; 16];
+        unknown[0] = 1;
+        assert_eq!(log.dedupe(&[DedupeKey(unknown)]).expect("readable"), [None]);
+    };
+    settled(place, log.as_ref());
+    check(log.as_ref());
+    drop(log);
+    let log = place.open(&tiny).expect("the log opens");
+    settled(place, log.as_ref());
+    check(log.as_ref());
 }
 
 /// Files below `directory` that satisfy `want`, by name.

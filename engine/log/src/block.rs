@@ -329,6 +329,37 @@ pub(crate) fn checksum_holds(bytes: &[u8]) -> bool {
     crc32c::crc32c(content) == u32::from_le_bytes(*crc)
 }
 
+/// What a block says without unpacking its body.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peeked {
+    pub head: Head,
+    pub digest: Digest,
+    pub cut: Option<Cut>,
+}
+
+/// Reads a block's header after checking its checksum.
+pub(crate) fn peek(bytes: &[u8]) -> Result<Peeked, String> {
+    if !checksum_holds(bytes) || bytes.len() < HEADER + 4 {
+        return Err("the checksum does not match".to_owned());
+    }
+    let header = || -> Option<Peeked> {
+        let mut read = Reader(bytes);
+        read.take(6)?;
+        let flags = read.u16()?;
+        let count = read.u32()?;
+        let body_len = read.u32()?;
+        read.take(8)?;
+        let meta_len = read.u32()? as usize;
+        let head = Head { flags, count, body_len, first: Sequence(read.u64()?), made: read.i64()? };
+        read.take(32)?;
+        let digest = Digest(read.array()?);
+        let meta = read.take(meta_len)?;
+        let cut = if head.has(CUT) { Some(Meta::decode(meta, true)?.cut?) } else { None };
+        Some(Peeked { head, digest, cut })
+    };
+    header().ok_or_else(|| "the header is malformed".to_owned())
+}
+
 /// Reads one packed block. The error says what is wrong with it.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Unpacked, String> {
     let (content, crc) = bytes.split_last_chunk::<4>().ok_or("shorter than a checksum")?;

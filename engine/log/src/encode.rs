@@ -135,7 +135,8 @@ fn generation_is_full(shared: &Shared) -> bool {
     }
     let full = filling.worn
         || filling.bytes >= shared.options.generation_bytes
-        || filling.since.elapsed() >= shared.options.generation_age;
+        || filling.since.elapsed() >= shared.options.generation_age
+        || shared.dedupe.is_full(filling.generation);
     full || shared.store(filling.generation).is_some_and(|store| store.fullness() >= 1.0)
 }
 

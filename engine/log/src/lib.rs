@@ -19,8 +19,10 @@ mod pack;
 mod queue;
 mod record;
 mod recover;
+mod seal;
 mod segment;
 mod shared;
+mod verify;
 
 use std::sync::Arc;
 

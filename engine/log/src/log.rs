@@ -1,7 +1,6 @@
 //! The log itself: opens a directory, starts its threads, answers the calls of [`EventLog`].
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
@@ -27,7 +26,11 @@ use crate::opening;
 use crate::pack::Packer;
 use crate::queue::Queue;
 use crate::recover::{self, ChainHead, Scanned};
+use crate::seal;
+use crate::segment::catalogue::Catalogue;
+use crate::segment::{Cache, Segment};
 use crate::shared::{Filling, Shared, Taken, View};
+use crate::verify;
 
 /// Groups between encoder and committer.
 const GROUPS_AHEAD: usize = 4;
@@ -54,9 +57,12 @@ pub(crate) fn open(options: LogOptions) -> Result<Log, LogError> {
         directory.log_id.0[2],
         directory.log_id.0[3],
     ]);
+    let catalogue = Catalogue::read(&directory.catalogue())?;
+    seal::collect_leftovers(&directory, &catalogue)?;
     let found = open_generations(&directory, salt)?;
-    let mut view = View::default();
-    let dedupe = Dedupe::default();
+    check_joints(&directory, &catalogue, &found)?;
+    let mut view = View { segments: segments_of(&directory, &catalogue), ..View::default() };
+    let dedupe = Dedupe::open(&directory, &catalogue)?;
     let mut stores = BTreeMap::new();
     let mut head = ChainHead { digest: Digest::default(), next: Sequence(1) };
     let mut live = Live::default();
@@ -103,6 +109,8 @@ pub(crate) fn open(options: LogOptions) -> Result<Log, LogError> {
         view: RwLock::new(view),
         live: Mutex::new(live),
         dedupe,
+        catalogue: Mutex::new(catalogue),
+        cache: Cache::default(),
         stores: RwLock::new(stores),
         filling: Mutex::new(filling),
         to_seal: Mutex::default(),
@@ -150,10 +158,11 @@ fn start(shared: &Arc<Shared>, packer: Packer, committer: Committer) -> Vec<Join
     let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
         std::thread::Builder::new().name(name.to_owned()).spawn(body).expect("the system starts threads at start-up")
     };
-    let encoding = shared.clone();
+    let (encoding, sealing) = (shared.clone(), shared.clone());
     vec![
         spawn("log-encode", Box::new(move || encode::run(&encoding, packer, &sender))),
         spawn("log-commit", Box::new(move || committer.run(&receiver))),
+        spawn("log-seal", Box::new(move || seal::run(&sealing))),
     ]
 }
 
@@ -165,6 +174,33 @@ fn failed(shared: &Shared, failure: Failure) -> LogError {
             LogError::Io { path: shared.directory.root.clone(), detail }
         }
     }
+}
+
+fn segments_of(directory: &Directory, catalogue: &Catalogue) -> Vec<Arc<Segment>> {
+    let sealed = directory.sealed();
+    catalogue.segments.iter().map(|entry| Arc::new(Segment::new(&sealed, entry.clone()))).collect()
+}
+
+/// History and the hot generations must join without a gap: a generation is dropped only after it became history.
+fn check_joints(directory: &Directory, catalogue: &Catalogue, found: &[Found]) -> Result<(), LogError> {
+    let refused = |detail: String| LogError::Refused { path: directory.hot(), detail };
+    let mut end = catalogue.segments.last().map(|entry| (entry.head, entry.last.next(), entry.generation));
+    if end.is_some() && found.is_empty() {
+        return Err(refused("the hot generation after the last segment is missing".to_owned()));
+    }
+    for generation in found {
+        let Some(first) = generation.scanned.blocks.first() else { continue };
+        let number = generation.generation;
+        let joins = match end {
+            Some((head, next, before)) => first.previous == head && first.head.first == next && number == before + 1,
+            None => first.previous == Digest::default() && first.head.first == Sequence(1),
+        };
+        if !joins {
+            return Err(refused(format!("generation {number} does not follow what is before it")));
+        }
+        end = generation.scanned.chain_head().map(|head| (head.digest, head.next, number));
+    }
+    Ok(())
 }
 
 /// Opens and reads every hot generation that counts; removes a newest one that never began.
@@ -229,13 +265,51 @@ impl Log {
         };
         let mut taken = Taken::new(limits);
         let mut buffer = Vec::new();
+        let mut next = after.next();
         for at in wanted {
+            if at.mark.first > next {
+                if taken.blocks.is_empty() {
+                    return Err(LogError::Damaged {
+                        what: format!("hot generation {}", at.generation),
+                        range: SequenceRange { first: next, last: Sequence(at.mark.first.get() - 1) },
+                        detail: "cannot be read back".to_owned(),
+                    });
+                }
+                break;
+            }
+            next = at.last().next();
             let store = shared.store(at.generation).ok_or_else(|| LogError::WriteFailed {
                 detail: format!("hot generation {} is being opened again", at.generation),
             })?;
-            let records = recover::read_block(store.as_ref(), shared.salt, &at, &mut buffer)?;
+            let records = match recover::read_block(store.as_ref(), shared.salt, &at, &mut buffer) {
+                // What was read before the damage is served; the next read names it.
+                Err(_) if !taken.blocks.is_empty() => break,
+                other => other?,
+            };
             taken.push(Block { mark: at.mark, count: at.count, records });
             if taken.is_full() {
+                break;
+            }
+        }
+        Ok(taken.blocks)
+    }
+
+    /// Blocks after `after`, which history holds, up to its end.
+    fn read_sealed(
+        &self,
+        sealed: &[Arc<Segment>],
+        after: Sequence,
+        limits: ReadLimits,
+    ) -> Result<Vec<Block>, LogError> {
+        let mut taken = Taken::new(limits);
+        for segment in sealed {
+            let after = taken.blocks.last().map_or(after, Block::last);
+            match segment.read(after, &mut taken, &self.shared.cache) {
+                Err(_) if !taken.blocks.is_empty() => break,
+                other => other?,
+            }
+            let whole = taken.blocks.last().is_some_and(|block| block.last() == segment.entry.last);
+            if taken.is_full() || !whole {
                 break;
             }
         }
@@ -329,6 +403,21 @@ impl EventLog for Log {
         if after > last || after.next() < first {
             return Err(self.out_of_range(after.next()));
         }
+        // A generation may become a segment between the look at the index and the read: then the second look finds it there.
+        for _ in 0..2 {
+            let sealed = {
+                let view = self.shared.view.read();
+                let at = view.segments.partition_point(|segment| segment.entry.last <= after);
+                view.segments[at..].to_vec()
+            };
+            if !sealed.is_empty() {
+                return self.read_sealed(&sealed, after, limits);
+            }
+            match self.read_hot(after, limits) {
+                Err(LogError::WriteFailed { .. }) => {}
+                other => return other,
+            }
+        }
         self.read_hot(after, limits)
     }
 
@@ -341,6 +430,11 @@ impl EventLog for Log {
             return Ok(BlockMark::default());
         }
         let view = self.shared.view.read();
+        let at = view.segments.partition_point(|segment| segment.entry.last < sequence);
+        if let Some(segment) = view.segments.get(at).filter(|segment| segment.entry.first <= sequence).cloned() {
+            drop(view);
+            return segment.mark(sequence, &self.shared.cache);
+        }
         let at = view.hot.partition_point(|block| block.last() < sequence);
         match view.hot.get(at).filter(|block| block.mark.first <= sequence) {
             Some(block) => Ok(block.mark),
@@ -360,37 +454,39 @@ impl EventLog for Log {
     }
 
     fn dedupe(&self, keys: &[DedupeKey]) -> Result<Vec<Option<DedupeHit>>, LogError> {
-        Ok(self.shared.dedupe.find(keys))
+        let path = self.shared.directory.dedupe();
+        self.shared.dedupe.find(keys).map_err(|error| crate::directory::io_error(&path, &error))
     }
 
     fn stat(&self) -> LogStat {
         let shared = &self.shared;
         let hot_bytes = bytes_on_disk(&shared.directory.hot());
+        let sealed_bytes = bytes_on_disk(&shared.directory.sealed()) + bytes_on_disk(&shared.directory.dedupe());
+        let (hot_generations, sled_blobs) = {
+            let stores = shared.stores.read();
+            (stores.len() as u32, stores.values().map(|store| store.blobs()).sum())
+        };
         let view = shared.view.read();
+        let first_hot = view.hot.front().map_or(view.last.next(), |block| block.mark.first);
         LogStat {
             first: view.first(),
             last: view.last,
-            bytes: hot_bytes,
+            bytes: hot_bytes + sealed_bytes,
             hot_bytes,
-            hot_generations: shared.stores.read().len() as u32,
+            hot_generations,
             segments: view.segments.len() as u32,
-            blocks: view.hot.len() as u64,
-            sled_blobs: shared.stores.read().values().map(|store| store.blobs()).sum(),
+            blocks: view.hot.len() as u64 + view.segments.iter().map(|segment| segment.entry.blocks).sum::<u64>(),
+            sled_blobs,
             dedupe_entries: shared.dedupe.len(),
-            dedupe_from: shared.dedupe.from(),
+            dedupe_from: Dedupe::from(&shared.catalogue.lock(), first_hot),
         }
     }
 
-    fn verify(&self, _range: Option<SequenceRange>, _progress: &mut dyn FnMut(u64)) -> Result<Verified, LogError> {
-        Ok(Verified::default())
+    fn verify(&self, range: Option<SequenceRange>, progress: &mut dyn FnMut(u64)) -> Result<Verified, LogError> {
+        verify::verify(&self.shared, range, progress)
     }
 
     fn close(&self) {
         self.stop(true);
     }
-}
-
-/// Reads a stopped engine's directory; see [`crate::open_read_only`].
-pub(crate) fn open_read_only(_directory: &Path) -> Result<Log, LogError> {
-    Err(LogError::Closed)
 }

@@ -15,7 +15,8 @@ use crate::hot::Store;
 use crate::live::Live;
 use crate::queue::{Intake, Queue};
 use crate::recover::HotBlock;
-use crate::segment::Segment;
+use crate::segment::catalogue::Catalogue;
+use crate::segment::{Cache, Segment};
 
 /// See the module.
 pub(crate) struct Shared {
@@ -29,6 +30,9 @@ pub(crate) struct Shared {
     pub view: RwLock<View>,
     pub live: Mutex<Live>,
     pub dedupe: Dedupe,
+    pub catalogue: Mutex<Catalogue>,
+    /// Of readers of history.
+    pub cache: Cache,
     /// Of the hot generations, by number.
     pub stores: RwLock<BTreeMap<u32, Arc<dyn Store>>>,
     pub filling: Mutex<Filling>,
