@@ -2,7 +2,11 @@
 
 mod e2e;
 mod figures;
+mod log;
+mod postgres;
+mod process;
 mod random;
+mod rules;
 mod workload;
 
 use std::process::ExitCode;
@@ -22,6 +26,12 @@ enum Bench {
     E2e(e2e::E2e),
     /// Writes the config directory with which Gravity does workload G-1
     G1Config(e2e::G1Config),
+    /// Durable append: sled against the raw-segment twin
+    Log(log::LogBench),
+    /// Payload bytes to changes, against serde_json::Value
+    Rules(rules::RulesBench),
+    /// Keyed upsert through the view port, against COPY
+    Postgres(postgres::PostgresBench),
 }
 
 #[tokio::main]
@@ -29,6 +39,9 @@ async fn main() -> ExitCode {
     let done = match Arguments::parse().bench {
         Bench::E2e(bench) => bench.run().await,
         Bench::G1Config(config) => config.run(),
+        Bench::Log(bench) => tokio::task::block_in_place(|| bench.run()),
+        Bench::Rules(bench) => bench.run(),
+        Bench::Postgres(bench) => bench.run().await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -164,7 +164,7 @@ impl Order {
 }
 
 /// Days of the civil calendar, the algorithm of every date library, for times after 1970.
-fn rfc3339(micros: i64) -> String {
+pub fn rfc3339(micros: i64) -> String {
     let (seconds, fraction) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let z = days + 719_468;

@@ -35,8 +35,10 @@ impl G1Config {
         if self.lanes > 1 {
             database["lanes"] = json!(self.lanes);
         }
+        // A group of its own: the last run's member is static, and the broker would wait for it until its session ends.
+        let group = format!("{}-{}", self.topic, std::process::id());
         let sources = json!({"sources": {"orders": {
-            "type": "kafka", "hosts": [self.brokers], "topics": [self.topic], "group": format!("{}-gravity", self.topic),
+            "type": "kafka", "hosts": [self.brokers], "topics": [self.topic], "group": group,
             "envelope": "plain", "event_from": "field:/op",
         }}});
         write(&self.directory.join("sources.json"), &sources)?;

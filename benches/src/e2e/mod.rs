@@ -2,9 +2,8 @@
 
 mod g1_config;
 mod latency;
-mod process;
 mod report;
-mod table;
+pub mod table;
 mod topic;
 
 use std::path::{Path, PathBuf};
@@ -14,11 +13,11 @@ use sqlx::postgres::PgConnection;
 
 pub use g1_config::G1Config;
 
-use self::process::{System, Usage};
 use self::report::Round;
 use self::table::Place;
 use self::topic::{Feed, PARTITIONS};
 use crate::figures::machine;
+use crate::process::{System, Usage};
 use crate::random::KeyLaw;
 use crate::workload::{Oracle, Workload};
 

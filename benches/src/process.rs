@@ -1,4 +1,5 @@
-//! The system under test as a process group: started through a shell, measured through /proc, ended by its group id.
+//! Processes: the system under test as a group, started through a shell and ended by its group id; and what /proc says of it
+//! and of ourselves.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -53,10 +54,7 @@ impl System {
         for pid in tree(self.child.id()) {
             let Some(stat) = Stat::read(&format!("/proc/{pid}/stat")) else { continue };
             usage.cpu_seconds += stat.own + stat.reaped;
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            let kib = peak.and_then(|text| text.trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or_default();
-            usage.peak_bytes += kib * 1024;
+            usage.peak_bytes += peak_bytes(&pid.to_string());
             for task in numbered(&format!("/proc/{pid}/task")) {
                 if let Some(stat) = Stat::read(&format!("/proc/{pid}/task/{task}/stat")) {
                     let name = stat.name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-').to_owned();
@@ -136,4 +134,39 @@ fn tree(root: u32) -> Vec<u32> {
         next += 1;
     }
     found
+}
+
+/// What this process used.
+pub struct OwnUsage {
+    pub cpu_seconds: f64,
+    /// Sent to block devices, by the page cache's reckoning.
+    pub written_bytes: u64,
+}
+
+impl OwnUsage {
+    pub fn read() -> Result<OwnUsage, String> {
+        let stat = Stat::read("/proc/self/stat").ok_or("/proc/self/stat cannot be read")?;
+        let io = std::fs::read_to_string("/proc/self/io").map_err(|error| format!("/proc/self/io: {error}"))?;
+        let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok());
+        Ok(OwnUsage { cpu_seconds: stat.own, written_bytes: written.unwrap_or_default() })
+    }
+
+    pub fn since(&self, before: &OwnUsage) -> OwnUsage {
+        OwnUsage {
+            cpu_seconds: self.cpu_seconds - before.cpu_seconds,
+            written_bytes: self.written_bytes - before.written_bytes,
+        }
+    }
+}
+
+/// High-water mark of this process's memory.
+pub fn own_peak_bytes() -> u64 {
+    peak_bytes("self")
+}
+
+fn peak_bytes(process: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib: u64 = peak.and_then(|text| text.trim().split(' ').next()?.parse().ok()).unwrap_or_default();
+    kib * 1024
 }
