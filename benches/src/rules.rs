@@ -85,7 +85,7 @@ fn payloads(count: usize) -> (Bytes, Vec<Span>) {
     for i in 0..count {
         let start = all.len();
         let payload = format!(
-            r#"{{"id":{},"kind":"order","customer":{{"id":"c-{i:05}","name":"Fred Chien","address":{{"city":"Taipei","zip":"10617","street":"Roosevelt Road Sec. 4"}}}},"amount":{}.{:02},"currency":"TWD","placed":"2024-05-06T07:08:09.123456Z","note":"please ring the bell twice and leave the parcel at the door","tags":["a","b","c"],"lines":[{{"sku":"A-1","qty":2,"price":10.5}},{{"sku":"B-{i:04}","qty":1,"price":99.99}}],"express":false,"channel":"web"}}"#,
+            r#"{{"id":{},"kind":"order","customer":{{"id":"c-{i:05}","name":"Fred Chien","address":{{"city":"Taipei","zip":"10617","street":"Roosevelt Road Sec. 4"}}}},"amount":{}.{:02},"currency":"TWD","placed":"2024-05-06T07:08:09.123456Z","note":"please ring the bell twice and leave the parcel at the door","tags":["a","b","c"],"lines":[{{"sku":"A-1","qty":2,"price":10.5}},{{"sku":"B-{i:04}","qty":1,"price":99.99}}],"express":false,"channel":"mobile-store"}}"#,
             100_000 + i,
             1_000 + i,
             i % 100
