@@ -14,14 +14,14 @@ impl Random {
         Random(mix(seed ^ 0x9e37_79b9_7f4a_7c15).wrapping_add(mix(index.wrapping_mul(0xd1b5_4a32_d192_ed03))))
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
 
     /// Uniform in `0..end`; 0 where `end` is 0. The bias of the multiplication is below 2^-32 for the ranges used here.
     pub fn below(&mut self, end: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(end)) >> 64) as u64
+        ((u128::from(self.word()) * u128::from(end)) >> 64) as u64
     }
 
     /// Uniform in `low..=high`.
@@ -37,7 +37,7 @@ impl Random {
     /// Incompressible bytes.
     pub fn fill(&mut self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {
-            let word = self.next().to_le_bytes();
+            let word = self.word().to_le_bytes();
             chunk.copy_from_slice(&word[..chunk.len()]);
         }
     }
@@ -57,8 +57,8 @@ mod tests {
     fn is_the_published_generator() {
         // First outputs of SplitMix64 for the seed 1234567, as listed with several public implementations.
         let mut random = Random::new(1_234_567);
-        assert_eq!(random.next(), 6_457_827_717_110_365_317);
-        assert_eq!(random.next(), 3_203_168_211_198_807_973);
+        assert_eq!(random.word(), 6_457_827_717_110_365_317);
+        assert_eq!(random.word(), 3_203_168_211_198_807_973);
     }
 
     #[test]

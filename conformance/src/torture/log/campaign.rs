@@ -96,7 +96,7 @@ impl Campaign {
         };
         let target =
             LogTarget { directory: ground.join("log"), store: self.store, generation_bytes: self.generation_bytes };
-        let seed = random.next();
+        let seed = random.word();
         Ok(Volume { target, seed, acknowledged: Acknowledged::default(), segments: 0, cutfs, _directory: directory })
     }
 

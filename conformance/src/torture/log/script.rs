@@ -125,7 +125,7 @@ impl Script {
             return Event { id: Some(&buf.id), ..Event::state(STATE_NAME, &buf.name, payload) };
         }
         buf.name = format!("event{}", random.below(9));
-        buf.traceparent = format!("00-{:016x}{:016x}-{:016x}-01", random.next(), random.next(), random.next());
+        buf.traceparent = format!("00-{:016x}{:016x}-{:016x}-01", random.word(), random.word(), random.word());
         Event {
             kind: if kind == 4 { EventKind::Undecodable } else { EventKind::Data },
             state: false,

@@ -33,7 +33,6 @@ pub struct Record {
     /// Sequences that HTTP answers promised: (item, sequence).
     pub promised: Mutex<Vec<(u64, u64)>>,
     pub problems: Mutex<Vec<String>>,
-    pub confirmed: AtomicU64,
     /// HTTP requests that had to be sent again.
     pub repeats: AtomicU64,
     stop: AtomicBool,
@@ -51,9 +50,8 @@ impl Record {
         if items.is_empty() {
             return;
         }
-        match self.journal.lock().acknowledged(items) {
-            Ok(()) => drop(self.confirmed.fetch_add(items.len() as u64, Ordering::Relaxed)),
-            Err(error) => self.problem(format!("journal: {error}")),
+        if let Err(error) = self.journal.lock().acknowledged(items) {
+            self.problem(format!("journal: {error}"));
         }
     }
 
@@ -85,7 +83,6 @@ impl Feed {
             journal: Mutex::new(journal),
             promised: Mutex::new(Vec::new()),
             problems: Mutex::new(Vec::new()),
-            confirmed: AtomicU64::new(0),
             repeats: AtomicU64::new(0),
             stop: AtomicBool::new(false),
         });

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::config::{Layout, Peers};
@@ -41,6 +42,8 @@ pub struct StackGate {
 struct Deeds {
     kills: u64,
     restarts_ms: Vec<u64>,
+    /// HTTP requests that the generator had to send again.
+    repeats: u64,
     problems: Vec<String>,
 }
 
@@ -89,6 +92,7 @@ impl StackGate {
         let record = tokio::task::spawn_blocking(move || feed.finish())
             .await
             .map_err(|error| format!("the generator: {error}"))?;
+        deeds.repeats = record.repeats.load(Ordering::Relaxed);
         let received = hook.received.clone();
         let mut scan = judge::Scan::default();
         // The endpoint's list is complete only once everything is in step.
@@ -188,6 +192,7 @@ impl StackGate {
                 ("rows different", verdict.rows_different),
                 ("export ids missing", verdict.exports_missing),
                 ("parked", verdict.parked),
+                ("requests repeated", deeds.repeats),
                 ("restart p99 ms", p99),
             ],
             failures,

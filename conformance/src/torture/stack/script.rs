@@ -179,7 +179,7 @@ impl Iterator for Script {
         self.next += 1;
         let mut random = Random::of(self.seed, index);
         let entity = random.below(self.entities);
-        let lane = if entity % 2 == 0 { Lane::Kafka } else { Lane::Http };
+        let lane = if entity.is_multiple_of(2) { Lane::Kafka } else { Lane::Http };
         let known = self.known.entry(entity).or_default();
         // Poison goes to one entity in ten, so that what waits behind it stays a part of the whole.
         let poisoned = entity % 10 < 2;
