@@ -281,7 +281,7 @@ impl Reader<'_> {
             if !replaced.errors.is_empty() {
                 continue;
             }
-            match read(value) {
+            match read(value.clone()) {
                 Ok(entry) => {
                     let mut checking = Checking {
                         directory: self.directory,
@@ -297,8 +297,11 @@ impl Reader<'_> {
                     entries.push((name, entry));
                 }
                 Err(error) => {
-                    // A condition that the schema does not express; where in the entry, the error does not say.
-                    let place = document.positions().key(&pointer);
+                    // A condition that the schema does not express.
+                    let place = match at_fault(&value, read) {
+                        Some(key) => document.positions().value(&format!("{pointer}/{key}")),
+                        None => document.positions().key(&pointer),
+                    };
                     let message = format!("`{name}`: {error}");
                     self.findings.push(Finding::at(gravity_rules::codes::BAD_VALUE, &place, message));
                 }
@@ -329,4 +332,13 @@ impl Reader<'_> {
             self.findings.push(finding.suggest(Some("chmod 600 it, or 640 with a group of its own")));
         }
     }
+}
+
+/// The error of a value does not say where it stands: it is the key without which the entry can be read.
+fn at_fault<E>(entry: &Value, read: fn(Value) -> Result<E, serde_json::Error>) -> Option<&str> {
+    let members = entry.as_object()?;
+    let without = |key: &str| {
+        Value::Object(members.iter().filter(|(k, _)| *k != key).map(|(k, v)| (k.clone(), v.clone())).collect())
+    };
+    members.keys().map(String::as_str).find(|key| read(without(key)).is_ok())
 }

@@ -47,6 +47,16 @@ impl fmt::Display for Origin {
     }
 }
 
+impl Origin {
+    /// An error about the value that came from here.
+    pub fn finding(&self, code: &'static str, message: impl Into<String>) -> Finding {
+        match self {
+            Origin::File { line } => Finding { line: *line, column: 1, ..Finding::of_file(code, FILE, message) },
+            _ => Finding::of_file(code, self.to_string(), message),
+        }
+    }
+}
+
 /// What the command line said, by path of the key (`log.directory`): (flag as typed, value).
 pub type Flags = BTreeMap<String, (String, String)>;
 
@@ -111,12 +121,12 @@ impl Settings {
                     Ok(Some(expanded)) => token.token = Secret::new(expanded.text),
                     Ok(None) => {
                         let message = format!("the token of `{}` stands in the config as it is", token.name);
-                        let finding = Finding::of_file(codes::LITERAL_SECRET, origin.to_string(), message).warning();
+                        let finding = origin.finding(codes::LITERAL_SECRET, message).warning();
                         findings.push(finding.suggest(Some("write `${env:NAME}` or `${file:/path}`")));
                     }
                     Err(error) => {
                         let message = format!("{}: token of `{}`: {error}", key.path(), token.name);
-                        findings.push(Finding::of_file(codes::UNRESOLVED_REFERENCE, origin.to_string(), message));
+                        findings.push(origin.finding(codes::UNRESOLVED_REFERENCE, message));
                     }
                 }
             }

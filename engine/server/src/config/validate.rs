@@ -35,8 +35,8 @@ pub fn name(root: &str, checking: &mut Checking<'_>) {
 /// The API's own safety, and sections that this build lacks.
 pub fn settings(settings: &Settings, findings: &mut Findings) {
     let listen = settings.listen();
-    let origin = settings.origin("api", "listen").to_string();
-    let at = |code, message: String| Finding::of_file(code, origin.as_str(), message).found(listen.to_string());
+    let origin = settings.origin("api", "listen");
+    let at = |code, message: String| origin.finding(code, message).found(listen.to_string());
     if !listen.ip().is_loopback() {
         if settings.tokens().is_empty() {
             let message = "without a token the API listens on loopback only".to_owned();
@@ -57,41 +57,33 @@ pub fn settings(settings: &Settings, findings: &mut Findings) {
     }
     let mut names: Vec<&str> = settings.tokens().iter().map(|token| token.name.as_str()).collect();
     names.sort_unstable();
-    let tokens = settings.origin("api", "tokens").to_string();
+    let tokens = settings.origin("api", "tokens");
     for pair in names.windows(2).filter(|pair| pair[0] == pair[1]) {
-        findings.push(Finding::of_file(
-            codes::CONFLICT,
-            tokens.as_str(),
-            format!("two tokens are named `{}`", pair[0]),
-        ));
+        findings.push(tokens.finding(codes::CONFLICT, format!("two tokens are named `{}`", pair[0])));
     }
     for token in settings.tokens() {
         if token.token.expose().len() < 16 {
             let message = format!("the token of `{}` has less than 16 characters", token.name);
             let hint = "make one with `openssl rand -hex 24`";
-            findings.push(Finding::of_file(codes::CONFLICT, tokens.as_str(), message).suggest(Some(hint)));
+            findings.push(tokens.finding(codes::CONFLICT, message).suggest(Some(hint)));
         }
     }
     if let Some(files) = settings.tls() {
-        let origin = settings.origin("api", "tls").to_string();
+        let origin = settings.origin("api", "tls");
         for file in [&files.cert_file, &files.key_file] {
             if let Err(error) = std::fs::File::open(file) {
                 let message = format!("cannot read `{file}`: {error}");
-                findings.push(Finding::of_file(codes::FILE_UNREADABLE, origin.as_str(), message));
+                findings.push(origin.finding(codes::FILE_UNREADABLE, message));
             }
         }
     }
     for (key, origin) in settings.not_built() {
         let message = format!("`{}` belongs to a part that is not in this build: `gravity run` refuses it", key.path());
-        findings.push(Finding::of_file(codes::NOT_BUILT, origin.to_string(), message).warning());
+        findings.push(origin.finding(codes::NOT_BUILT, message).warning());
     }
     if settings.log_options(None).block_bytes < 4096 {
-        let origin = settings.origin("log", "block_size").to_string();
-        findings.push(Finding::of_file(
-            gravity_rules::codes::BAD_VALUE,
-            origin,
-            "`log.block_size` must be at least 4KiB",
-        ));
+        let origin = settings.origin("log", "block_size");
+        findings.push(origin.finding(gravity_rules::codes::BAD_VALUE, "`log.block_size` must be at least 4KiB"));
     }
     if settings.data().as_os_str() == Path::new("/") {
         findings.push(Finding::of_file(gravity_rules::codes::BAD_VALUE, FILE, "the data directory cannot be `/`"));
