@@ -70,22 +70,23 @@ pub fn curl(args: &[&str]) -> (u16, String) {
     (status.parse().expect("a status"), body.to_owned())
 }
 
-/// Publishes one message to partition 0, exactly these bytes; `None` is a null value.
+/// Publishes one message to partition 0, exactly these bytes; `None` is a null value, which needs a key.
 #[track_caller]
 pub fn kcat_publish(hosts: &str, topic: &str, key: Option<&str>, headers: &[&str], value: Option<&[u8]>) {
     let mut command = Command::new("kcat");
     command.args(["-q", "-b", hosts, "-P", "-t", topic, "-p", "0", "-X", "message.max.bytes=20000000"]);
-    command.args(key.iter().flat_map(|key| ["-k", key])).args(headers.iter().flat_map(|header| ["-H", header]));
+    command.args(headers.iter().flat_map(|header| ["-H", header]));
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     match value {
         // A file named on the command line is one message.
         Some(value) => {
             file.write_all(value).expect("written");
-            command.arg(file.path()).stdin(Stdio::null());
+            command.args(key.iter().flat_map(|key| ["-k", key])).arg(file.path()).stdin(Stdio::null());
         }
+        // Only behind a key does an empty line make a message.
         None => {
-            file.write_all(b"\n").expect("written");
-            command.args(["-Z", "-D", "\n"]).stdin(file.reopen().expect("opened"));
+            writeln!(file, "{}\u{1f}", key.expect("a null value needs a key")).expect("written");
+            command.args(["-Z", "-K", "\\x1f"]).stdin(file.reopen().expect("opened"));
         }
     }
     Ended::run(&mut command).expect(0);
