@@ -298,7 +298,8 @@ impl Engine {
         if *self.inner.log.durable().borrow() <= position {
             return None;
         }
-        let limits = ReadLimits { events: 1, bytes: 1 };
+        // Control records may stand before it: more of them in a row than this are behind no view.
+        let limits = ReadLimits { events: 256, bytes: 64 << 10 };
         let blocks = match self.inner.log.read_recent(position, limits) {
             Some(blocks) => blocks,
             None => self.inner.log.read(position, limits).ok()?,
@@ -346,8 +347,13 @@ impl Engine {
     fn outcome(&self) -> Option<Outcome> {
         let inner = &self.inner;
         let stopped = |what: &str, name: &str, (state, error): (RunState, Option<String>)| {
-            (state == RunState::Stopped)
-                .then(|| Outcome::Stopped { what: format!("{what} {name}: {}", error.unwrap_or_default()) })
+            let why = match state {
+                RunState::Stopped => error.unwrap_or_default(),
+                // A pause outlives restarts: nobody will lift it while this run waits.
+                RunState::Paused => "paused; `gravity route resume` lets it go on".to_owned(),
+                _ => return None,
+            };
+            Some(Outcome::Stopped { what: format!("{what} {name}: {why}") })
         };
         let sources_stopped = inner.sources.iter().find_map(|s| stopped("source", &s.name, s.state()));
         if sources_stopped.is_some() {
