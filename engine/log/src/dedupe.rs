@@ -47,6 +47,11 @@ impl Dedupe {
         let mut found: Vec<Arc<Run>> = Vec::new();
         for file in fs::read_dir(&path).map_err(as_io)? {
             let file = file.map_err(as_io)?.path();
+            // Whole or not, the next run is written over it.
+            if file.ends_with(run::TEMPORARY) {
+                fs::remove_file(&file).map_err(as_io)?;
+                continue;
+            }
             match Run::open(&file, directory.log_id) {
                 Ok(run) if run.cover.last_generation >= catalogue.dedupe_from => found.push(Arc::new(run)),
                 Ok(_) => fs::remove_file(&file).map_err(as_io)?,
@@ -247,5 +252,30 @@ fn collect(segment: &Segment) -> Result<Vec<Remembered>, LogError> {
     match bad {
         None => Ok(remembered),
         Some((range, detail)) => Err(LogError::Damaged { what: segment.path.display().to_string(), range, detail }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// L24: killed between the sync of a run and its rename. The file is whole, but its name belongs to the next run.
+    #[test]
+    fn a_run_that_never_got_its_name_is_not_a_run() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let directory = Directory::open(root.path()).expect("open");
+        let cover = Cover { first_generation: 1, last_generation: 1, newest: i64::MAX };
+        let entry = Remembered { key: DedupeKey([7; 16]), body: [1; 16], first: Sequence(1), count: 1 };
+        let mut entries = std::iter::once(Ok(entry));
+        let written = run::write(&directory.dedupe(), directory.log_id, cover, 1, &mut entries).expect("write");
+        let catalogue = Catalogue::default();
+        let reopened = Dedupe::open(&directory, &catalogue).expect("open");
+        assert!(reopened.find(&[DedupeKey([7; 16])]).expect("readable")[0].is_some());
+
+        let unnamed = directory.dedupe().join(run::TEMPORARY);
+        fs::rename(&written.path, &unnamed).expect("rename");
+        let reopened = Dedupe::open(&directory, &catalogue).expect("open");
+        assert_eq!(reopened.find(&[DedupeKey([7; 16])]).expect("readable"), [None]);
+        assert!(!unnamed.exists());
     }
 }

@@ -128,6 +128,12 @@ impl Directory {
         *self.lock.lock() = None;
     }
 
+    /// Marks the frames of this log.
+    pub fn salt(&self) -> u32 {
+        let id = self.log_id.0;
+        u32::from_le_bytes([id[0], id[1], id[2], id[3]])
+    }
+
     pub fn hot(&self) -> PathBuf {
         self.root.join("hot")
     }

@@ -17,6 +17,7 @@ mod memory;
 mod opening;
 mod pack;
 mod queue;
+mod read_only;
 mod record;
 mod recover;
 mod seal;
@@ -41,6 +42,14 @@ pub use record::Records;
 /// be read, [`LogError::Refused`] where it is of another format; nothing is changed then.
 pub fn open(options: LogOptions) -> Result<Arc<dyn EventLog>, LogError> {
     Ok(Arc::new(log::open(options)?))
+}
+
+/// Opens the directory of a stopped engine for reading, and changes nothing in it: hot generations are read from a copy in
+/// the temporary directory. Appends answer [`LogError::Closed`]; what is damaged is named by the reads that need it.
+///
+/// Errors: [`LogError::Locked`] while an engine runs on it, [`LogError::Refused`] where there is no log.
+pub fn open_read_only(directory: impl AsRef<std::path::Path>) -> Result<Arc<dyn EventLog>, LogError> {
+    Ok(Arc::new(read_only::open(directory.as_ref())?))
 }
 
 /// An empty log in memory. For a log that can be reopened or made to fail see [`MemoryLog`].

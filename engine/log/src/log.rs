@@ -24,7 +24,8 @@ use crate::hot::{self, Store};
 use crate::live::Live;
 use crate::opening;
 use crate::pack::Packer;
-use crate::queue::Queue;
+use crate::queue::{Intake, Queue};
+use crate::read_only::Scratch;
 use crate::recover::{self, ChainHead, Scanned};
 use crate::seal;
 use crate::segment::catalogue::Catalogue;
@@ -38,25 +39,55 @@ const GROUPS_AHEAD: usize = 4;
 pub(crate) struct Log {
     shared: Arc<Shared>,
     identity: Identity,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// None once it was stopped.
+    threads: Mutex<Option<Vec<JoinHandle<()>>>>,
+    /// Copies that a reader reads from.
+    scratch: Mutex<Option<Scratch>>,
+}
+
+/// What an opening found, before anything runs on it.
+pub(crate) struct Parts {
+    pub directory: Directory,
+    pub catalogue: Catalogue,
+    pub view: View,
+    pub dedupe: Dedupe,
+    pub live: Live,
+    pub stores: BTreeMap<u32, Arc<dyn Store>>,
+}
+
+impl Parts {
+    fn share(self, options: LogOptions, head: ChainHead, filling: Filling) -> Arc<Shared> {
+        Arc::new(Shared {
+            salt: self.directory.salt(),
+            queue: Queue::new(head, options.queue_bytes, options.block_bytes),
+            durable: watch::Sender::new(self.view.last),
+            health: watch::Sender::new(Health::Running),
+            view: RwLock::new(self.view),
+            live: Mutex::new(self.live),
+            dedupe: self.dedupe,
+            catalogue: Mutex::new(self.catalogue),
+            cache: Cache::default(),
+            stores: RwLock::new(self.stores),
+            filling: Mutex::new(filling),
+            to_seal: Mutex::default(),
+            seal_work: Condvar::new(),
+            directory: self.directory,
+            options,
+        })
+    }
 }
 
 /// Hot generations as they were found.
-struct Found {
-    generation: u32,
-    store: Arc<dyn Store>,
-    scanned: Scanned,
+pub(crate) struct Found {
+    pub generation: u32,
+    pub store: Arc<dyn Store>,
+    pub scanned: Scanned,
 }
 
 /// See [`crate::open`].
 pub(crate) fn open(options: LogOptions) -> Result<Log, LogError> {
     let directory = Directory::open(&options.directory)?;
-    let salt = u32::from_le_bytes([
-        directory.log_id.0[0],
-        directory.log_id.0[1],
-        directory.log_id.0[2],
-        directory.log_id.0[3],
-    ]);
+    let salt = directory.salt();
     let catalogue = Catalogue::read(&directory.catalogue())?;
     seal::collect_leftovers(&directory, &catalogue)?;
     let found = open_generations(&directory, salt)?;
@@ -101,23 +132,8 @@ pub(crate) fn open(options: LogOptions) -> Result<Log, LogError> {
             .is_some_and(|seen| seen.head.count > 0),
         worn: newest.is_some_and(|newest| hot::kind_of(&directory.generation(newest.generation)) != Some(options.hot)),
     };
-    let shared = Arc::new(Shared {
-        salt,
-        queue: Queue::new(head, options.queue_bytes, options.block_bytes),
-        durable: watch::Sender::new(view.last),
-        health: watch::Sender::new(Health::Running),
-        view: RwLock::new(view),
-        live: Mutex::new(live),
-        dedupe,
-        catalogue: Mutex::new(catalogue),
-        cache: Cache::default(),
-        stores: RwLock::new(stores),
-        filling: Mutex::new(filling),
-        to_seal: Mutex::default(),
-        seal_work: Condvar::new(),
-        directory,
-        options,
-    });
+    let parts = Parts { directory, catalogue, view, dedupe, live, stores };
+    let shared = parts.share(options, head, filling);
     let packer = |head: ChainHead| {
         Packer::new(shared.options.block_bytes, head.digest)
             .map_err(|error| LogError::Io { path: shared.directory.root.clone(), detail: error.to_string() })
@@ -148,7 +164,12 @@ pub(crate) fn open(options: LogOptions) -> Result<Log, LogError> {
         state.head = committer.head;
     }
     let packer = packer(committer.head)?;
-    let log = Log { identity, threads: Mutex::new(start(&shared, packer, committer)), shared };
+    let log = Log {
+        identity,
+        threads: Mutex::new(Some(start(&shared, packer, committer))),
+        scratch: Mutex::default(),
+        shared,
+    };
     log.record(opened)?;
     Ok(log)
 }
@@ -176,7 +197,7 @@ fn failed(shared: &Shared, failure: Failure) -> LogError {
     }
 }
 
-fn segments_of(directory: &Directory, catalogue: &Catalogue) -> Vec<Arc<Segment>> {
+pub(crate) fn segments_of(directory: &Directory, catalogue: &Catalogue) -> Vec<Arc<Segment>> {
     let sealed = directory.sealed();
     catalogue.segments.iter().map(|entry| Arc::new(Segment::new(&sealed, entry.clone()))).collect()
 }
@@ -237,6 +258,16 @@ fn open_generations(directory: &Directory, salt: u32) -> Result<Vec<Found>, LogE
 }
 
 impl Log {
+    /// A log that only reads: nothing runs, appends are refused.
+    pub fn reading(parts: Parts, identity: Identity, scratch: Scratch) -> Log {
+        let head = ChainHead { digest: Digest::default(), next: parts.view.last.next() };
+        let filling = Filling { generation: 0, bytes: 0, since: Instant::now(), ends_with_events: false, worn: false };
+        let options = LogOptions::new(&parts.directory.root);
+        let shared = parts.share(options, head, filling);
+        shared.shut(&LogError::Closed);
+        Log { shared, identity, threads: Mutex::new(Some(Vec::new())), scratch: Mutex::new(Some(scratch)) }
+    }
+
     /// Appends this opening and waits until it is durable.
     fn record(&self, mut opened: Batch) -> Result<(), LogError> {
         self.shared.queue.state.lock().hurry = true;
@@ -322,15 +353,12 @@ impl Log {
     }
 
     fn stop(&self, commit: bool) {
-        let threads = std::mem::take(&mut *self.threads.lock());
-        if threads.is_empty() {
-            return;
-        }
+        let Some(threads) = self.threads.lock().take() else { return };
         {
             let mut state = self.shared.queue.state.lock();
             state.intake = match (commit, state.intake.clone()) {
-                (true, crate::queue::Intake::Open) => crate::queue::Intake::Open,
-                _ => crate::queue::Intake::Closed,
+                (true, Intake::Open) => Intake::Open,
+                _ => Intake::Closed,
             };
             state.stop = true;
         }
@@ -348,6 +376,7 @@ impl Log {
             store.close();
         }
         self.shared.directory.release();
+        self.scratch.lock().take();
     }
 }
 

@@ -20,6 +20,8 @@ use crate::block::{REMEMBERED, Reader, Remembered};
 const PAGE: usize = 4096;
 const PER_PAGE: usize = (PAGE - 4) / REMEMBERED;
 const MAGIC: [u8; 4] = *b"GVD1";
+/// Name of a run that is being written.
+pub(crate) const TEMPORARY: &str = "run.new";
 const FILTER_BITS: usize = 10;
 const FILTER_HASHES: u64 = 6;
 
@@ -68,7 +70,7 @@ pub(crate) fn write(
     count: u64,
     entries: &mut dyn Iterator<Item = io::Result<Remembered>>,
 ) -> io::Result<Run> {
-    let temporary = directory.join("run.new");
+    let temporary = directory.join(TEMPORARY);
     let mut out = BufWriter::with_capacity(1 << 18, File::create(&temporary)?);
     out.write_all(&[0; PAGE])?;
     let mut filter = vec![0u8; (count as usize * FILTER_BITS).div_ceil(8).max(1)];

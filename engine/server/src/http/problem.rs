@@ -20,7 +20,7 @@ pub struct Problem {
     pub code: String,
     /// Further members, such as `line` and `column`.
     #[serde(flatten)]
-    pub more: Map<String, Value>,
+    pub more: Box<Map<String, Value>>,
     #[serde(skip)]
     retry_after: bool,
 }
@@ -33,7 +33,7 @@ impl Problem {
             status: status.as_u16(),
             detail: detail.into(),
             code: code.to_owned(),
-            more: Map::new(),
+            more: Box::default(),
             retry_after: matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE),
         }
     }
