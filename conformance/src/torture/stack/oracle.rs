@@ -73,7 +73,10 @@ pub fn fold(items: impl Iterator<Item = Item>, in_log: &BTreeSet<u64>) -> Expect
     let Some(last) = in_log.last() else { return end };
     for item in items.take_while(|item| item.index <= *last).filter(|item| in_log.contains(&item.index)) {
         let keys = view_keys(&item);
-        let fate = if keys.iter().any(|key| blocked.contains(key)) { Fate::Waiting } else { apply(&item, &mut end) };
+        // What is wrong by itself, whatever the tables hold, needs a retry of its own; it does not merely wait.
+        let wrong = matches!(item.act, Act::WrongType | Act::WrongTotal { .. } | Act::NoKey);
+        let waits = !wrong && keys.iter().any(|key| blocked.contains(key));
+        let fate = if waits { Fate::Waiting } else { apply(&item, &mut end) };
         match fate {
             Fate::Failed | Fate::Waiting => blocked.extend(keys),
             Fate::Applied => drop(end.audit.insert(item.index)),
@@ -180,10 +183,11 @@ mod tests {
             item(3, 101, Act::Rename("b".to_owned())),
             item(4, 1, Act::Place { number: 4, total: "1.0000".to_owned() }),
             item(5, 1, Act::NoKey),
+            item(6, 101, Act::WrongType),
         ]);
         let fates: Vec<Fate> = end.fates.values().copied().collect();
         use Fate::{Applied, Failed, Waiting};
-        assert_eq!(fates, [Applied, Failed, Waiting, Waiting, Applied, Failed]);
+        assert_eq!(fates, [Applied, Failed, Waiting, Waiting, Applied, Failed, Failed]);
         assert_eq!(end.users, BTreeMap::from([(1, named("a"))]));
         assert_eq!(end.audit, BTreeSet::from([0, 4]));
     }
