@@ -82,6 +82,7 @@ impl Meta {
     }
 
     /// Upper bound of the encoded size.
+    #[cfg(test)]
     pub fn encoded_len(&self) -> usize {
         positions_len(&self.positions) + self.dedupe.len() * REMEMBERED + 49
     }

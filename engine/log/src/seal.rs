@@ -170,7 +170,7 @@ fn write(shared: &Shared, store: &dyn Store, generation: u32, previous: Digest, 
         let events = survivors.iter().filter(|(_, peeked)| peeked.head.count > 0);
         let mut events = events.map(|(_, peeked)| peeked.head);
         let first = events.next();
-        (first, events.last().or(first))
+        (first, events.next_back().or(first))
     };
     let (Some(first), Some(last)) = (first, last) else {
         return Err(io::Error::other("a generation without events is never sealed"));

@@ -270,7 +270,7 @@ pub(crate) fn restore(batch: &RecordBatch) -> Result<Vec<Restored>, String> {
     let mut restored: Vec<Restored> = Vec::new();
     let mut records: Vec<u8> = Vec::new();
     let mut header_buf = HeaderBuf::new();
-    let mut close = |restored: &mut Vec<Restored>, records: &mut Vec<u8>| {
+    let close = |restored: &mut Vec<Restored>, records: &mut Vec<u8>| {
         if let Some(last) = restored.last_mut() {
             last.block.records = std::mem::take(records).into();
         }
