@@ -120,10 +120,10 @@ fn every_example_loads() {
             findings.push(format!("{name}: no README.md that says what it shows"));
         }
         for (path, text) in texts_below(&example) {
-            if path.extension().is_some_and(|extension| extension == "json") {
-                if let Err(error) = serde_json::from_str::<Value>(&text) {
-                    findings.push(format!("{}: {error}", path.display()));
-                }
+            if path.extension().is_some_and(|extension| extension == "json")
+                && let Err(error) = serde_json::from_str::<Value>(&text)
+            {
+                findings.push(format!("{}: {error}", path.display()));
             }
         }
         let Some(gravity) = &gravity else { continue };

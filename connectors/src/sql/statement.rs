@@ -22,11 +22,6 @@ impl Statement {
         AssertSqlSafe(self.0.clone())
     }
 
-    #[cfg(test)]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// Takes DDL that came back from `create`; anything but one CREATE TABLE is refused.
     pub fn proposed_ddl(text: &str) -> Result<Statement, Fault> {
         let body = text.trim_end().trim_end_matches(';');

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p gravity-log --example append_rate [EVENTS] [ROUNDS] [DIRECTORY]`. Trust ratios of one run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use gravity_log::{Batch, HotStore, LogError, LogOptions, ReadLimits};
@@ -46,7 +46,7 @@ struct Measured {
     bytes_ratio: f64,
 }
 
-fn measure(hot: HotStore, events: usize, pool: &[String], root: &PathBuf) -> Result<Measured, LogError> {
+fn measure(hot: HotStore, events: usize, pool: &[String], root: &Path) -> Result<Measured, LogError> {
     let directory = root.join(format!("append-rate-{hot:?}"));
     let _ = std::fs::remove_dir_all(&directory);
     let mut options = LogOptions::new(&directory);

@@ -2,17 +2,12 @@
 
 use super::*;
 
+#[derive(Default)]
 struct Case<'a> {
     options: EnvelopeOptions,
     payload: Option<&'a [u8]>,
     key: Option<&'a [u8]>,
     headers: &'a [(&'a str, &'a str)],
-}
-
-impl Default for Case<'_> {
-    fn default() -> Self {
-        Case { options: EnvelopeOptions::default(), payload: None, key: None, headers: &[] }
-    }
 }
 
 /// `name|id|key|payload`, or the code.

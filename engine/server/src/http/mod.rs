@@ -67,7 +67,7 @@ impl Api {
         for call in inventory::calls() {
             let guarded = call.handler.route_layer(from_fn_with_state((self.clone(), call.permission), guard));
             let before = paths.remove(call.path);
-            paths.insert(call.path, before.unwrap_or_else(MethodRouter::new).merge(guarded));
+            paths.insert(call.path, before.unwrap_or_default().merge(guarded));
         }
         let mut router = Router::new();
         for (path, methods) in paths {
