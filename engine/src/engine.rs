@@ -186,6 +186,7 @@ impl Engine {
             let setup = RouteSetup {
                 database: name.to_owned(),
                 only: None,
+                begin_under: None,
                 store: database.store.clone(),
                 options: database.options.clone(),
                 log: inner.log.clone(),
@@ -373,8 +374,12 @@ impl Engine {
         let last = *inner.log.durable().borrow();
         let in_step = routes.iter().all(|r| match r.gauge.state().0 {
             RunState::Running => r.gauge.position() >= last && r.gauge.checkpoint() > Sequence::ZERO,
-            // A view with dead letters does not join its route by itself: it is as far as it gets.
-            RunState::Building => r.gauge.counters().parked() > 0,
+            // A view with dead letters does not join its route by itself: beside it is as far as it gets.
+            RunState::Building => {
+                let parent = r.gauge.name.rsplit_once('/').map_or("", |(route, _)| route);
+                let beside = |p: &Route| p.gauge.name == parent && r.gauge.checkpoint() >= p.gauge.checkpoint();
+                r.gauge.counters().parked() > 0 && routes.iter().any(beside)
+            }
             _ => false,
         }) && subscriptions.iter().all(|s| {
             routes
@@ -431,15 +436,11 @@ impl Engine {
             for route in &routes {
                 let mine = subscriptions.iter().filter(|s| s.gauge.route == route.gauge.name);
                 let through = mine.map(|s| s.gauge.cursor()).fold(route.gauge.checkpoint(), Sequence::min);
-                for (name, key) in route.gauge.ledger.lock().forget(&route.gauge.name, through) {
-                    control::end(&mut batch, name, &key);
-                }
+                route.gauge.ledger.lock().forget(&route.gauge.name, through).write(&route.gauge.name, &mut batch);
             }
             for subscription in &subscriptions {
                 let name = subscription.gauge.name();
-                for (state, key) in subscription.gauge.ledger.lock().forget(&name, subscription.gauge.cursor()) {
-                    control::end(&mut batch, state, &key);
-                }
+                subscription.gauge.ledger.lock().forget(&name, subscription.gauge.cursor()).write(&name, &mut batch);
             }
             let slowest =
                 routes.iter().map(|r| r.gauge.checkpoint()).chain(subscriptions.iter().map(|s| s.gauge.cursor()));

@@ -178,6 +178,8 @@ impl Engine {
         let key = control::numbered(route, decision.at.unsigned_abs());
         control::tell(&mut batch, name, &key, &decision, Some(actor));
         let record = crate::append::durable(&*self.inner.log, batch).await?.durable().await?.first;
+        // A route that stopped because it can park no more looks for this record at once.
+        target.orders().send_modify(|orders| orders.kicks += 1);
         let done = async {
             loop {
                 let released = match &target {

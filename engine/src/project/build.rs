@@ -21,6 +21,7 @@ use crate::project::apply::Applier;
 use crate::project::gauge::RouteGauge;
 use crate::project::prepare::RouteSetup;
 use crate::project::route::{Orders, RouteTask, is_paused};
+use crate::rulebook::RulesVersion;
 use crate::supervise::Tasks;
 
 /// A build asks its route to hold at its checkpoint; the route answers with it and waits until `done` is answered or dropped.
@@ -57,8 +58,9 @@ impl Builds {
         Builds { registry, cancel, tasks: Tasks::default(), running: Arc::default(), sender, requests }
     }
 
-    /// Starts the builds of `tables` that do not run yet.
-    pub fn start(&mut self, setup: &RouteSetup, tables: &[String]) {
+    /// Starts the builds of `tables` that do not run yet. A new one begins under `version`, the route's own: it stands
+    /// beside it at every sequence where they may meet.
+    pub fn start(&mut self, setup: &RouteSetup, version: &Arc<RulesVersion>, tables: &[String]) {
         for table in tables {
             if !self.running.lock().insert(table.clone()) {
                 continue;
@@ -70,6 +72,7 @@ impl Builds {
             let build = RouteSetup {
                 database: setup.database.clone(),
                 only: Some(table.clone()),
+                begin_under: Some(version.clone()),
                 store: setup.store.clone(),
                 options: DatabaseOptions { lanes: 1, ..setup.options.clone() },
                 log: setup.log.clone(),

@@ -22,6 +22,8 @@ pub struct RouteSetup {
     pub database: String,
     /// Restricts the route to one view that is built beside the others.
     pub only: Option<String>,
+    /// Rules that a route without checkpoint begins under; the newest where none are given.
+    pub begin_under: Option<Arc<RulesVersion>>,
     pub store: Arc<dyn ViewStore>,
     pub options: DatabaseOptions,
     pub log: Arc<dyn EventLog>,
@@ -48,7 +50,7 @@ impl RouteSetup {
         let rows = self.store.checkpoints(self.name()).await?;
         let views = self.store.views().await?;
         let (version, tables) = match rows.first() {
-            None => (self.newest()?, None),
+            None => (self.begin_under.clone().map_or_else(|| self.newest(), Ok)?, None),
             Some(row) => {
                 for row in &rows {
                     self.prove_ours(row).await?;
@@ -56,7 +58,9 @@ impl RouteSetup {
                 // A view that is built beside the route stands there under its own route's name.
                 let mine = |v: &&ViewRow| v.route == self.name() && v.log_id == row.log_id;
                 let attached: Vec<&ViewRow> = views.iter().filter(mine).collect();
-                let known = attached.iter().find_map(|v| self.rules.labelled(&newest_rules(v)?));
+                // They agree; were they not to, the older rules see every change of rules that lies ahead.
+                let known = attached.iter().filter_map(|v| self.rules.labelled(&newest_rules(v)?));
+                let known = known.min_by_key(|version| version.sequence);
                 let version = match known.or_else(|| self.rules.in_force(row.sequence.next())) {
                     Some(version) => version,
                     None => self.newest()?,
@@ -83,12 +87,23 @@ impl RouteSetup {
         Ok(Opened { applier: self.applier(program, shapes, lanes), version, to_build })
     }
 
+    /// True when the view of a build belongs to its route: the build did join, and the answer was lost.
+    pub async fn has_joined(&self) -> Result<bool, Fault> {
+        self.store.open().await?;
+        let log_id = self.log.identity().log_id;
+        let joined = |view: &ViewRow| {
+            Some(&view.table) == self.only.as_ref() && view.route == self.database && view.log_id == log_id
+        };
+        Ok(self.store.views().await?.iter().any(joined))
+    }
+
     /// Puts the newest rules in force from the checkpoint on, whatever the log says of the stretch ahead: for a route that
     /// stopped because older rules do not fit. The views' histories record it.
     pub async fn take_newest_rules(&self) -> Result<(), Fault> {
         self.store.open().await?;
         let rows = self.store.checkpoints(self.name()).await?;
-        let Some(row) = rows.first() else { return Ok(()) };
+        // Lanes that are ahead have done their events under the older rules.
+        let Some(row) = rows.iter().min_by_key(|row| row.sequence) else { return Ok(()) };
         for row in &rows {
             self.prove_ours(row).await?;
         }
@@ -161,6 +176,7 @@ impl RouteSetup {
             shapes,
             names,
             max_parked: self.options.max_parked,
+            max_waiting_bytes: self.options.max_waiting_bytes,
         };
         Applier { means, lanes }
     }

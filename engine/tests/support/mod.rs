@@ -28,6 +28,7 @@ pub struct Rig {
     pub broker: MemoryBroker,
     pub rules: String,
     pub max_parked: u64,
+    pub max_waiting_bytes: u64,
     pub lanes: u16,
 }
 
@@ -78,6 +79,7 @@ impl Rig {
             broker: MemoryBroker::new(1),
             rules: rules.to_owned(),
             max_parked: 100_000,
+            max_waiting_bytes: 1 << 20,
             lanes: 1,
         }
     }
@@ -114,6 +116,7 @@ impl Rig {
                 store: Arc::new(self.views.clone()),
                 options: DatabaseOptions {
                     max_parked: self.max_parked,
+                    max_waiting_bytes: self.max_waiting_bytes,
                     lanes: self.lanes,
                     ..DatabaseOptions::default()
                 },
