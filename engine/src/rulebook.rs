@@ -52,15 +52,21 @@ pub enum RuleBookError {
 
 impl RuleBook {
     /// Reads the versions on the log, and records `rules` as a new one if they differ from the newest. Returns whether
-    /// they did.
-    pub async fn open(log: &dyn EventLog, rules: &RulesInForce) -> Result<(RuleBook, bool), RuleBookError> {
+    /// they did. `renames` are (earlier, present) names of database entries: older versions speak of the earlier ones.
+    pub async fn open(
+        log: &dyn EventLog,
+        rules: &RulesInForce,
+        renames: &[(String, String)],
+    ) -> Result<(RuleBook, bool), RuleBookError> {
         let mut versions = Vec::new();
         for entry in log.state().iter().filter(|e| e.name == control::CONFIG_CHANGED) {
             let change: ConfigChanged = control::read(&entry.name, entry.sequence, &entry.payload)?;
             let set = if change.hash == hex(&rules.set.hash()) {
                 rules.set.clone()
             } else {
-                Arc::new(load_again(&change, entry.sequence)?)
+                let mut set = load_again(&change, entry.sequence)?;
+                renames.iter().for_each(|(was, name)| set.rename_database(was, name));
+                Arc::new(set)
             };
             versions.push(Arc::new(RulesVersion { version: change.version, sequence: entry.sequence, set }));
         }

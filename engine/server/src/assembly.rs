@@ -192,6 +192,7 @@ fn database_options(keys: &RouteKeys) -> DatabaseOptions {
         lanes: keys.lanes.unwrap_or(default.lanes),
         max_parked: keys.max_parked.unwrap_or(default.max_parked),
         was: keys.was.clone(),
+        ..default
     }
 }
 
