@@ -272,7 +272,13 @@ impl Engine {
         names
     }
 
+    /// May read from disk, for the age of what a view lacks: call it where blocking is allowed.
     pub fn status(&self) -> Status {
+        self.glance(|position| self.oldest_beyond(position))
+    }
+
+    /// `oldest` tells when the first event beyond a position was received.
+    fn glance(&self, oldest: impl Fn(Sequence) -> Option<gravity_model::Micros>) -> Status {
         let inner = &self.inner;
         let stat = inner.log.stat();
         let state = match &*inner.log.health().borrow() {
@@ -296,7 +302,7 @@ impl Engine {
                 rules: inner.rules.newest().map(|v| v.hash()[..12].to_owned()).unwrap_or_default(),
             },
             sources: inner.sources.iter().map(|s| s.status()).collect(),
-            routes: routes.iter().map(|r| r.gauge.status(stat.last, self.oldest_beyond(r.gauge.position()))).collect(),
+            routes: routes.iter().map(|r| r.gauge.status(stat.last, oldest(r.gauge.position()))).collect(),
             exporters: inner
                 .subscriptions
                 .lock()
@@ -327,7 +333,7 @@ impl Engine {
         if draining {
             reasons.push("draining before a stop".to_owned());
         }
-        let status = self.status();
+        let status = self.glance(|_| None);
         let troubled = |s: RunState| matches!(s, RunState::Degraded | RunState::Stopped);
         let why = |error: &Option<String>| error.clone().unwrap_or_else(|| "no reason given".to_owned());
         for source in status.sources.iter().filter(|s| troubled(s.state)) {

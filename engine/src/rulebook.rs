@@ -35,6 +35,8 @@ impl RulesVersion {
 #[derive(Debug)]
 pub struct RuleBook {
     versions: RwLock<Vec<Arc<RulesVersion>>>,
+    /// One change at a time: numbers follow the order on the log.
+    changing: tokio::sync::Mutex<()>,
 }
 
 /// Why the rules on the log cannot be used.
@@ -71,7 +73,7 @@ impl RuleBook {
             versions.push(Arc::new(RulesVersion { version: change.version, sequence: entry.sequence, set }));
         }
         versions.sort_by_key(|v| v.sequence);
-        let book = RuleBook { versions: RwLock::new(versions) };
+        let book = RuleBook { versions: RwLock::new(versions), changing: tokio::sync::Mutex::default() };
         let changed = book.newest().is_none_or(|newest| newest.set.hash() != rules.set.hash());
         if changed {
             book.change(log, rules).await?;
@@ -81,6 +83,7 @@ impl RuleBook {
 
     /// Records a new version; durable when this returns.
     pub async fn change(&self, log: &dyn EventLog, rules: &RulesInForce) -> Result<Arc<RulesVersion>, RuleBookError> {
+        let _alone = self.changing.lock().await;
         let version = self.newest().map_or(1, |newest| newest.version + 1);
         let change = ConfigChanged {
             version,

@@ -405,11 +405,12 @@ impl RouteTask {
     /// Takes the route over the record of a rule change: the views' histories say from where the new rules hold.
     async fn change_rules(&self, applier: &Applier, record: Sequence) -> Result<(), Fault> {
         let Some(version) = self.setup.rules.recorded_at(record) else {
+            // Its record is on the log a moment before the book has it.
             return Err(Fault::new(
-                FaultKind::Misconfigured,
+                FaultKind::Transient,
                 "rules/unknown-version",
                 format!("change the rules at sequence {record}"),
-                "this version of the rules is not known; restart the engine",
+                "this version of the rules is not known",
             ));
         };
         let views = self.setup.store.views().await?;
