@@ -64,6 +64,8 @@ struct TableFold {
 }
 
 struct Slot {
+    /// Of the key: neither a lookup nor a growing table computes it again.
+    hash: u64,
     step: u32,
     op: RowOp,
     set: u32,
@@ -73,6 +75,12 @@ struct Slot {
     events: Vec<u32>,
     /// False for the old key of a move, which only holds the place.
     emitted: bool,
+}
+
+/// A canonical key in the arena, with its hash.
+struct Keyed {
+    hash: u64,
+    range: Range<u32>,
 }
 
 #[derive(Clone)]
@@ -100,31 +108,24 @@ impl<'e> Fold<'e> {
         }
         let set = self.intern(columns);
         let op = row_op(change);
-        let key = change.key.clone();
+        let key = self.keyed(&change.key);
         let previous = self.find(table, &key);
         if let Some(old_key) = &change.old_key {
-            let old = self.find(table, old_key);
+            let old_key = self.keyed(old_key);
+            let old = self.find(table, &old_key);
             let step = [previous, old].into_iter().flatten().map(|i| self.tables[table].slots[i].step + 1).max();
             let step = step.unwrap_or(self.tables[table].floor);
-            let moved = |key: &Range<u32>, emitted| Slot {
-                step,
-                op,
-                set,
-                key: key.clone(),
-                row: arena(change),
-                events: Vec::new(),
-                emitted,
-            };
+            let moved = |key: &Keyed, emitted| Slot { emitted, ..slot(step, op, set, key, change, event) };
             let index = self.push(table, moved(&key, true));
             self.point(table, &key, index);
             // The old key is taken too: whatever follows on it runs after the move.
-            let ghost = self.push(table, moved(old_key, false));
-            self.point(table, old_key, ghost);
+            let ghost = self.push(table, moved(&old_key, false));
+            self.point(table, &old_key, ghost);
             return;
         }
         let Some(previous) = previous else {
             let step = self.tables[table].floor;
-            let index = self.push(table, slot(step, op, set, change, event));
+            let index = self.push(table, slot(step, op, set, &key, change, event));
             self.point(table, &key, index);
             return;
         };
@@ -137,7 +138,7 @@ impl<'e> Fold<'e> {
             Merge::Overlay(result) => self.overlay(table, previous, result, set, change, event),
             Merge::NextStep => {
                 let step = self.tables[table].slots[previous].step + 1;
-                let index = self.push(table, slot(step, op, set, change, event));
+                let index = self.push(table, slot(step, op, set, &key, change, event));
                 self.point(table, &key, index);
             }
         }
@@ -153,26 +154,40 @@ impl<'e> Fold<'e> {
             let keys = &self.evaluation.keys;
             let mut order: Vec<u32> =
                 (0..fold.slots.len() as u32).filter(|i| fold.slots[*i as usize].emitted).collect();
-            order.sort_unstable_by(|a, b| {
-                let (a, b) = (&fold.slots[*a as usize], &fold.slots[*b as usize]);
-                let place = |s: &Slot| (s.step, s.op, s.set);
-                place(a).cmp(&place(b)).then_with(|| bytes(keys, &a.key).cmp(bytes(keys, &b.key)))
+            // The first bytes of a key decide nearly always; the key itself is far away in memory.
+            let sorted_by = |i: &u32| {
+                let slot = &fold.slots[*i as usize];
+                (slot.step, slot.op, slot.set, prefix(bytes(keys, &slot.key)), *i)
+            };
+            let mut sorted: Vec<_> = order.iter().map(sorted_by).collect();
+            sorted.sort_unstable_by(|a, b| {
+                let key = |entry: &(u32, RowOp, u32, u128, u32)| bytes(keys, &fold.slots[entry.4 as usize].key);
+                (a.0, a.1, a.2, a.3).cmp(&(b.0, b.1, b.2, b.3)).then_with(|| key(a).cmp(key(b)))
             });
+            order.clear();
+            order.extend(sorted.into_iter().map(|entry| entry.4));
             let mut delete_all = fold.delete_all.iter().copied().peekable();
             let mut steps: Vec<Step> = Vec::new();
             let mut open: Option<(u32, RowOp, u32)> = None;
             let table_index = folded.batch.tables.len() as u32;
-            for index in order {
-                let slot = &fold.slots[index as usize];
+            let place = |index: &u32| {
+                let slot = &fold.slots[*index as usize];
+                (slot.step, slot.op, slot.set)
+            };
+            for (at, index) in order.iter().enumerate() {
+                let slot = &fold.slots[*index as usize];
                 while delete_all.next_if(|step| *step < slot.step).is_some() {
                     steps.push(Step::DeleteAll);
                     open = None;
                 }
                 let row = self.row(&slot.row);
-                if open != Some((slot.step, slot.op, slot.set)) {
-                    open = Some((slot.step, slot.op, slot.set));
+                if open != Some(place(index)) {
+                    open = Some(place(index));
                     let columns = self.sets[slot.set as usize].clone();
-                    steps.push(Step::Rows(RowGroup { op: slot.op, columns, width: row.len(), values: Vec::new() }));
+                    // In one piece: a batch has tens of thousands of rows, and growing would copy them again and again.
+                    let rows = order[at..].iter().take_while(|later| open == Some(place(later))).count();
+                    let values = Vec::with_capacity(rows * row.len());
+                    steps.push(Step::Rows(RowGroup { op: slot.op, columns, width: row.len(), values }));
                 }
                 let step_index = steps.len() as u32 - 1;
                 if let Some(Step::Rows(group)) = steps.last_mut() {
@@ -199,11 +214,18 @@ impl<'e> Fold<'e> {
         id
     }
 
-    fn find(&self, table: usize, key: &Range<u32>) -> Option<usize> {
+    fn keyed(&self, range: &Range<u32>) -> Keyed {
+        Keyed { hash: xxhash_rust::xxh3::xxh3_64(bytes(&self.evaluation.keys, range)), range: range.clone() }
+    }
+
+    fn find(&self, table: usize, key: &Keyed) -> Option<usize> {
         let (keys, fold) = (&self.evaluation.keys, &self.tables[table]);
-        let wanted = bytes(keys, key);
-        let hash = xxhash_rust::xxh3::xxh3_64(wanted);
-        fold.newest.find(hash, |i| bytes(keys, &fold.slots[*i as usize].key) == wanted).map(|i| *i as usize)
+        let wanted = bytes(keys, &key.range);
+        let same = |i: &u32| {
+            let slot = &fold.slots[*i as usize];
+            slot.hash == key.hash && bytes(keys, &slot.key) == wanted
+        };
+        fold.newest.find(key.hash, same).map(|i| *i as usize)
     }
 
     fn push(&mut self, table: usize, slot: Slot) -> u32 {
@@ -213,16 +235,15 @@ impl<'e> Fold<'e> {
         fold.slots.len() as u32 - 1
     }
 
-    fn point(&mut self, table: usize, key: &Range<u32>, slot: u32) {
+    fn point(&mut self, table: usize, key: &Keyed, slot: u32) {
         let keys = &self.evaluation.keys;
-        let wanted = bytes(keys, key);
-        let hash = xxhash_rust::xxh3::xxh3_64(wanted);
+        let wanted = bytes(keys, &key.range);
         let TableFold { slots, newest, .. } = &mut self.tables[table];
-        let at = |i: &u32| bytes(keys, &slots[*i as usize].key) == wanted;
-        match newest.find_mut(hash, at) {
+        let at = |i: &u32| slots[*i as usize].hash == key.hash && bytes(keys, &slots[*i as usize].key) == wanted;
+        match newest.find_mut(key.hash, at) {
             Some(found) => *found = slot,
             None => {
-                newest.insert_unique(hash, slot, |i| xxhash_rust::xxh3::xxh3_64(bytes(keys, &slots[*i as usize].key)));
+                newest.insert_unique(key.hash, slot, |i| slots[*i as usize].hash);
             }
         }
     }
@@ -319,8 +340,17 @@ fn row_op(change: &Change) -> RowOp {
     }
 }
 
-fn slot(step: u32, op: RowOp, set: u32, change: &Change, event: u32) -> Slot {
-    Slot { step, op, set, key: change.key.clone(), row: arena(change), events: events(op, event), emitted: true }
+fn slot(step: u32, op: RowOp, set: u32, key: &Keyed, change: &Change, event: u32) -> Slot {
+    let (hash, key) = (key.hash, key.range.clone());
+    Slot { hash, step, op, set, key, row: arena(change), events: events(op, event), emitted: true }
+}
+
+/// The first 16 bytes as a number that sorts as they do.
+fn prefix(key: &[u8]) -> u128 {
+    let mut first = [0; 16];
+    let taken = key.len().min(first.len());
+    first[..taken].copy_from_slice(&key[..taken]);
+    u128::from_be_bytes(first)
 }
 
 fn events(op: RowOp, event: u32) -> Vec<u32> {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use gravity_log::{Block, EventLog, LogError, ReadLimits};
 use gravity_model::port::view::{BookkeepingRewrite, ViewRow};
 use gravity_model::{Checkpoint, Counters, Fault, FaultKind, Policy, Sequence};
+use gravity_rules::RouteProgram;
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -23,8 +24,8 @@ use crate::supervise::BackOff;
 
 /// Events of one database transaction: few while in step, many while behind, because bigger batches coalesce more.
 const FEWEST: usize = 4_096;
-const MOST: usize = 32_768;
-const MOST_BYTES: usize = 16 << 20;
+const MOST: usize = 65_536;
+const MOST_BYTES: usize = 24 << 20;
 /// Control events alone move the checkpoint at most this often.
 const PASS_AFTER: Duration = Duration::from_secs(1);
 /// A build that found its route busy asks again after this.
@@ -235,7 +236,9 @@ impl RouteTask {
             Role::Build(parent) => parent.gauge.watch(),
         };
         let mut position = applier.checkpoint();
-        let mut stretch = Stretch::default();
+        // The buffers of the stretch before, and what was judged while it was applied.
+        let mut spare = Stretch::default();
+        let mut ahead = None;
         let mut most = FEWEST;
         let mut passing_since: Option<Instant> = None;
         // A build that asked to join goes on to where its route holds.
@@ -307,12 +310,12 @@ impl RouteTask {
             {
                 return Ok(Ended::Again);
             }
-            let mut blocks = self.read(position, most).await?;
-            blocks.retain(|block| block.mark.first <= last);
-            if blocks.is_empty() {
-                continue;
-            }
-            stretch = self.judge(applier, blocks.clone(), position, last, stretch).await?;
+            let program = applier.means.program.clone();
+            let next = match ahead.take() {
+                Some(next) => next,
+                None => self.next(&program, (position, last), most, std::mem::take(&mut spare)).await?,
+            };
+            let Some((blocks, mut stretch)) = next else { continue };
             self.setup.gauge.passed(position, stretch.oldest);
             let unknown = stretch.evaluation.take_unknown_fields();
             if !unknown.is_empty() {
@@ -324,7 +327,17 @@ impl RouteTask {
             if stretch.events.is_empty() {
                 passing_since.get_or_insert_with(Instant::now);
             } else {
-                applier.apply(&stretch, &blocks).await?;
+                // Far behind, the next stretch is judged while the database writes this one. Nothing that applying does
+                // changes a judgement: rules change at a stop only, and parking is decided when the stretch's turn comes.
+                let (through, wider) = (stretch.through, (most * 2).min(MOST));
+                if stretch.stop.is_none() && last.get() - through.get() >= wider as u64 {
+                    let next = self.next(&program, (through, last), wider, std::mem::take(&mut spare));
+                    let (applied, next) = tokio::join!(applier.apply(&stretch, &blocks), next);
+                    applied?;
+                    ahead = Some(next?);
+                } else {
+                    applier.apply(&stretch, &blocks).await?;
+                }
                 back_off.reset();
                 passing_since = None;
                 if applier.lanes.len() != self.setup.lanes() {
@@ -335,7 +348,9 @@ impl RouteTask {
             position = stretch.through;
             self.setup.gauge.passed(position, None);
             most = if position < last { (most * 2).min(MOST) } else { FEWEST };
-            match stretch.stop {
+            let stop = stretch.stop;
+            spare = stretch;
+            match stop {
                 None => {}
                 Some(Stop::Decision(record)) => {
                     applier.decide(record).await?;
@@ -381,25 +396,30 @@ impl RouteTask {
         read.map_err(|detail| Fault::new(FaultKind::Misconfigured, "log/read", "read the log", detail))
     }
 
-    async fn judge(
+    /// Reads and judges what follows `range.0`, not beyond `range.1`; `None` where there is nothing. Touches nothing.
+    async fn next(
         &self,
-        applier: &Applier,
-        blocks: Vec<Block>,
-        after: Sequence,
-        last: Sequence,
+        program: &Arc<RouteProgram>,
+        range: (Sequence, Sequence),
+        events: usize,
         mut stretch: Stretch,
-    ) -> Result<Stretch, Fault> {
-        let events: usize = blocks.iter().map(|b| b.count as usize).sum();
-        if events <= INLINE {
-            judge(self.setup.name(), &applier.means.program, &blocks, (after, last), &mut stretch);
-            return Ok(stretch);
+    ) -> Result<Option<(Vec<Block>, Stretch)>, Fault> {
+        let mut blocks = self.read(range.0, events).await?;
+        blocks.retain(|block| block.mark.first <= range.1);
+        if blocks.is_empty() {
+            return Ok(None);
         }
-        let (name, program) = (self.setup.name().to_owned(), applier.means.program.clone());
+        if blocks.iter().map(|b| b.count as usize).sum::<usize>() <= INLINE {
+            judge(self.setup.name(), program, &blocks, range, &mut stretch);
+            return Ok(Some((blocks, stretch)));
+        }
+        let (name, program) = (self.setup.name().to_owned(), program.clone());
         let judged = tokio::task::spawn_blocking(move || {
-            judge(&name, &program, &blocks, (after, last), &mut stretch);
-            stretch
+            judge(&name, &program, &blocks, range, &mut stretch);
+            (blocks, stretch)
         });
-        judged.await.map_err(|e| Fault::new(FaultKind::Transient, "engine/task", "judge events", e.to_string()))
+        let judged = judged.await;
+        judged.map(Some).map_err(|e| Fault::new(FaultKind::Transient, "engine/task", "judge events", e.to_string()))
     }
 
     /// Takes the route over the record of a rule change: the views' histories say from where the new rules hold.
