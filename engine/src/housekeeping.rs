@@ -21,15 +21,26 @@ const EVERY: Duration = Duration::from_secs(1);
 /// See the module's comment.
 pub(crate) struct Housekeeper {
     inner: Arc<Inner>,
-    /// Up to where each route's, and each subscription's own, states could go in the round before.
-    before: HashMap<String, Sequence>,
-    /// The same for versions of the rules.
-    rules_before: Sequence,
+    /// Of each route, and of each subscription's own states.
+    rounds: HashMap<String, Round>,
+    /// Of versions of the rules.
+    rules: Round,
+}
+
+/// Up to where states could go in the round before; now they may.
+#[derive(Default)]
+struct Round(Sequence);
+
+impl Round {
+    /// They can go up to `now`: answers up to where they may.
+    fn next(&mut self, now: Sequence) -> Sequence {
+        std::mem::replace(&mut self.0, now).min(now)
+    }
 }
 
 impl Housekeeper {
     pub fn new(inner: Arc<Inner>) -> Housekeeper {
-        Housekeeper { inner, before: HashMap::new(), rules_before: Sequence::ZERO }
+        Housekeeper { inner, rounds: HashMap::new(), rules: Round::default() }
     }
 
     pub async fn run(mut self) {
@@ -56,7 +67,7 @@ impl Housekeeper {
             let checkpoint = route.gauge.checkpoint();
             let noted = mine.iter().map(|s| s.gauge.noted()).fold(checkpoint, Sequence::min);
             let passed = mine.iter().map(|s| s.gauge.cursor()).fold(checkpoint, Sequence::min);
-            let through = self.through(name, noted);
+            let through = self.rounds.entry(name.clone()).or_default().next(noted);
             let oldest = {
                 let mut ledger = route.gauge.ledger.lock();
                 ledger.forget(name, through).write(name, &mut batch);
@@ -67,14 +78,14 @@ impl Housekeeper {
         }
         for subscription in &subscriptions {
             let name = subscription.gauge.name();
-            let through = self.through(&name, subscription.gauge.noted());
+            let through = self.rounds.entry(name.clone()).or_default().next(subscription.gauge.noted());
             subscription.gauge.ledger.lock().forget(&name, through).write(&name, &mut batch);
         }
         let checkpoint = routes.iter().map(|r| r.gauge.checkpoint()).min();
         if let Some(checkpoint) = checkpoint {
             let noted = subscriptions.iter().map(|s| s.gauge.noted()).fold(checkpoint, Sequence::min);
             let passed = subscriptions.iter().map(|s| s.gauge.cursor()).fold(checkpoint, Sequence::min);
-            let through = std::mem::replace(&mut self.rules_before, noted).min(noted);
+            let through = self.rules.next(noted);
             for key in self.inner.rules.forget(through) {
                 control::end(&mut batch, control::CONFIG_CHANGED, &key);
             }
@@ -87,21 +98,24 @@ impl Housekeeper {
             tracing::debug!(%error, "finished states not ended");
         }
     }
-
-    /// Up to where states of `name` may go now: where they could in the round before.
-    fn through(&mut self, name: &str, now: Sequence) -> Sequence {
-        match self.before.get_mut(name) {
-            Some(before) => std::mem::replace(before, now).min(now),
-            None => {
-                self.before.insert(name.to_owned(), now);
-                Sequence::ZERO
-            }
-        }
-    }
 }
 
 /// Something could go as soon as these subscriptions have noted that they are past it.
 fn ask(subscriptions: &[&SubscriptionEntry], oldest: Option<Sequence>) {
     let Some(oldest) = oldest else { return };
     subscriptions.iter().filter(|s| s.gauge.noted() < oldest).for_each(|s| s.gauge.ask_to_note());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_go_stays_for_one_round_more() {
+        let mut round = Round::default();
+        assert_eq!(round.next(Sequence(5)), Sequence::ZERO, "a waiter has not had its time yet");
+        assert_eq!(round.next(Sequence(9)), Sequence(5));
+        assert_eq!(round.next(Sequence(7)), Sequence(7), "a database went back");
+        assert_eq!(round.next(Sequence(9)), Sequence(7));
+    }
 }

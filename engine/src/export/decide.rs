@@ -20,12 +20,14 @@ pub struct Deciding {
     done: HashSet<Sequence>,
     /// Of these, whose park record is not ended on the log yet.
     unwritten: Vec<Sequence>,
+    /// Refused again: not tried a second time.
+    failed: HashSet<Sequence>,
 }
 
 impl Deciding {
     fn new(route: &str, record: Sequence) -> Deciding {
         let released = Released { route: route.to_owned(), record, ..Released::default() };
-        Deciding { released, done: HashSet::new(), unwritten: Vec::new() }
+        Deciding { released, done: HashSet::new(), unwritten: Vec::new(), failed: HashSet::new() }
     }
 
     fn confirm(&mut self, sequence: Sequence) {
@@ -43,8 +45,9 @@ impl Deciding {
         self.unwritten.push(sequence);
     }
 
-    fn has_failed_again(&self, sequence: Sequence) -> bool {
-        self.released.parked_again.contains(&sequence)
+    fn fail(&mut self, sequence: Sequence) {
+        self.released.parked_again.push(sequence);
+        self.failed.insert(sequence);
     }
 }
 
@@ -65,6 +68,7 @@ impl Subscription {
             _ => Deciding::new(&self.name, record),
         };
         let outcome = self.decide(&mut deciding, skips, &decision).await;
+        self.block = None;
         if outcome.is_err() {
             self.deciding = Some(deciding);
         }
@@ -102,6 +106,7 @@ impl Subscription {
             self.send(&mut out).await?;
             self.check_orders()?;
         }
+        self.block = None;
         self.progress.reach(record);
         Ok(())
     }
@@ -130,7 +135,7 @@ impl Subscription {
                 continue;
             }
             let free = key.is_none_or(|key| !held.contains(&key));
-            let runs = free && (parked.waiting || (named && !skips)) && !deciding.has_failed_again(place.sequence);
+            let runs = free && (parked.waiting || (named && !skips)) && !deciding.failed.contains(&place.sequence);
             if !runs {
                 held.extend(key);
                 continue;
@@ -194,7 +199,7 @@ impl Subscription {
         self.progress.put(through, &mut batch);
         self.append(batch, "record released messages").await?;
         self.task.gauge.free(deciding.unwritten.drain(..));
-        deciding.released.parked_again.extend(again.iter().map(|message| message.parked.sequence));
+        again.iter().for_each(|message| deciding.fail(message.parked.sequence));
         self.task.gauge.park(again);
         self.progress.is_noted(through);
         Ok(())

@@ -87,7 +87,6 @@ impl SubscriptionGauge {
     pub fn passed(&self, cursor: &Cursor) {
         let mut inner = self.inner.lock();
         (inner.cursor, inner.delivered) = (cursor.through, cursor.delivered);
-        inner.oldest = None;
     }
 
     /// When the oldest event was received whose message is under way.

@@ -10,3 +10,5 @@ mod progress;
 mod select;
 mod send;
 pub mod task;
+#[cfg(test)]
+mod tests;

@@ -59,7 +59,7 @@ impl Subscription {
 
     fn no_rules(&self, at: Sequence) -> Fault {
         let detail = format!("route {} has not prepared the rules for sequence {at} yet", self.task.route.name);
-        Fault::new(FaultKind::Transient, "rules/unknown-version", "write messages", detail)
+        Fault::new(FaultKind::Transient, "route/not-prepared", "write messages", detail)
     }
 
     /// False for what is parked, took effect later, or changed nothing.

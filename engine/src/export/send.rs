@@ -52,6 +52,7 @@ impl Subscription {
             self.follow_with_cursor(out);
             self.progress.note(When::Due);
             if out.is_empty() {
+                self.task.gauge.working_on(None);
                 return Ok(());
             }
             self.check_orders()?;
@@ -138,6 +139,9 @@ impl Subscription {
         if !attempt.confirmed.is_empty() {
             self.back_off.reset();
         }
+        // What was held back behind a refused message is parked with it: that is no trouble of the target's.
+        let refused = !attempt.refused.is_empty();
+        attempt.trouble.take_if(|(fault, _)| refused && fault.code == HELD_BACK);
         if attempt.trouble.is_none() {
             self.is_well();
         }
@@ -258,7 +262,7 @@ impl Subscription {
 
 /// For a message of which the exporter did not say what became of it.
 fn silent() -> Fault {
-    Fault::new(FaultKind::Transient, "no-answer", "deliver messages", "the exporter did not say what became of it")
+    Fault::new(FaultKind::Transient, "engine/task", "deliver messages", "the exporter did not say what became of it")
 }
 
 /// Why a message is parked.
