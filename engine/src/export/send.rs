@@ -256,7 +256,7 @@ impl Subscription {
         }
         self.progress.delivered(1);
         self.progress.note(When::Now);
-        self.progress.written().await;
+        let _durable = tokio::time::timeout(FINISH_WITHIN, self.progress.written()).await;
     }
 }
 
