@@ -23,6 +23,8 @@ pub const SKIP: &str = "gravity.skip";
 /// What a retry or skip did, written before the transaction that does it; holds once the checkpoint has passed the record.
 /// Key: `ROUTE#SEQUENCE-OF-RECORD`.
 pub const RELEASED: &str = "gravity.released";
+/// A table held rows before its route wrote there; key: `ROUTE/TABLE`. No fold of the log gives them.
+pub const ADOPTED: &str = "gravity.adopted";
 /// Up to which record a route's releases have left live state; key: route. A database that stands before it went back.
 pub const SETTLED: &str = "gravity.settled";
 /// Events that changed nothing although a rule matched (a `patch` whose row is missing); key: `ROUTE#LAST`.
@@ -125,6 +127,16 @@ impl Released {
     pub fn freed(&self) -> impl Iterator<Item = Sequence> {
         self.applied.iter().chain(&self.filtered).chain(&self.skipped).copied()
     }
+}
+
+/// The baseline of a view that was adopted with rows: until a snapshot of it exists it cannot be rebuilt from the log alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    pub route: String,
+    pub table: String,
+    /// The view holds its former rows and what came after this sequence.
+    pub after: Sequence,
+    pub at: Micros,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

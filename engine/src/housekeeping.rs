@@ -1,4 +1,5 @@
-//! Once a second: counters of push sources are noted, and states end that nobody will ask for again.
+//! Once a second: counters of push sources are noted, replaced connections closed, and states end that nobody will ask for
+//! again.
 //!
 //! What a subscription may still ask about begins at the cursor that the log *durably* holds, not at the one in memory: after
 //! a crash it goes on from there. And whoever waits for the outcome of a retry reads it from memory, so a state goes at
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use gravity_log::Batch;
 use gravity_model::Sequence;
+use gravity_model::port::view::ViewStore;
 use hashbrown::HashMap;
 use tokio::time::MissedTickBehavior;
 
@@ -52,8 +54,18 @@ impl Housekeeper {
                 () = self.inner.stop_exporters.cancelled() => return,
                 _ = tick.tick() => {}
             }
+            self.close_retired().await;
             self.inner.intakes.values().for_each(Intake::note_counters);
             self.tidy();
+        }
+    }
+
+    /// Connections that a reload replaced, once no route uses them any more.
+    async fn close_retired(&self) {
+        let unused = |store: &mut Arc<dyn ViewStore>| Arc::strong_count(store) == 1;
+        let unused: Vec<_> = self.inner.retired.lock().extract_if(.., unused).collect();
+        for store in unused {
+            store.close().await;
         }
     }
 

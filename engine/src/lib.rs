@@ -19,6 +19,7 @@ pub mod ledger;
 mod operate;
 pub mod parts;
 mod project;
+mod rename;
 mod rulebook;
 pub mod status;
 mod supervise;

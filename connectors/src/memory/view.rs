@@ -111,6 +111,12 @@ impl MemoryViews {
         state.tables.get(table).map(|t| t.rows.values().cloned().collect()).unwrap_or_default()
     }
 
+    /// Takes over a table of another database with its rows, and nothing of its bookkeeping.
+    pub fn put_rows_of(&self, other: &MemoryViews, table: &str) {
+        let found = other.shared.state.lock().tables.get(table).cloned();
+        self.shared.state.lock().tables.extend(found.map(|rows| (table.to_owned(), rows)));
+    }
+
     pub fn backup(&self) -> Backup {
         Backup(self.shared.state.lock().clone())
     }

@@ -43,7 +43,7 @@ impl Stand {
         let context = Context { databases, exporters: vec!["out".to_owned()] };
         let set = Arc::new(gravity_rules::load(&files, &context).expect("the test's rules are good"));
         let rules = RulesInForce { set, files, context, actor: "test".to_owned() };
-        let (book, _) = RuleBook::open(&*log, &rules).await.expect("records the rules");
+        let (book, _) = RuleBook::open(&*log, &rules, &[]).await.expect("records the rules");
         let route = Arc::new(RouteGauge::new("db1", "memory"));
         let gauge = Arc::new(SubscriptionGauge::new("out", "db1", "memory"));
         let (target, cancel) = (MemoryTarget::default(), CancellationToken::new());

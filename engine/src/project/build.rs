@@ -16,7 +16,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Route;
-use crate::parts::DatabaseOptions;
 use crate::project::apply::Applier;
 use crate::project::gauge::RouteGauge;
 use crate::project::prepare::RouteSetup;
@@ -69,16 +68,7 @@ impl Builds {
             let gauge = Arc::new(RouteGauge::new(&name, setup.gauge.kind));
             let paused = is_paused(&setup.log.state(), &name);
             let orders = Arc::new(watch::Sender::new(Orders { paused, ..Orders::default() }));
-            let build = RouteSetup {
-                database: setup.database.clone(),
-                only: Some(table.clone()),
-                begin_under: Some(version.clone()),
-                store: setup.store.clone(),
-                options: DatabaseOptions { lanes: 1, ..setup.options.clone() },
-                log: setup.log.clone(),
-                rules: setup.rules.clone(),
-                gauge: gauge.clone(),
-            };
+            let build = setup.of_build(table, version, gauge.clone());
             let parent = Parent { gauge: setup.gauge.clone(), requests: self.sender.clone() };
             let task = RouteTask::build(build, orders.subscribe(), self.cancel.clone(), parent);
             self.registry.lock().push(Route { gauge, orders });

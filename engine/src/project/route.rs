@@ -38,6 +38,8 @@ pub struct Orders {
     pub paused: bool,
     /// Grows with each `resume`: a stopped route tries again at once.
     pub kicks: u64,
+    /// Grows with each reload that changes the connection or settings of the database or exporter.
+    pub renewed: u64,
     /// Grows with each `resume --active-rules`: the route takes the newest rules from its checkpoint on.
     pub active_rules: u64,
 }
@@ -49,6 +51,8 @@ pub struct RouteTask {
     role: Role,
     /// Orders to take the active rules that were carried out.
     rules_taken: u64,
+    /// Reloads of connection and settings that the session knows.
+    renewed: u64,
     /// How far the log was searched for decisions, while the route can park no more.
     searched: Sequence,
 }
@@ -79,7 +83,15 @@ impl RouteTask {
         registry: Arc<Mutex<Vec<Route>>>,
     ) -> RouteTask {
         let builds = Builds::new(registry, cancel.clone());
-        RouteTask { setup, orders, cancel, role: Role::Main(builds), rules_taken: 0, searched: Sequence::ZERO }
+        RouteTask {
+            setup,
+            orders,
+            cancel,
+            role: Role::Main(builds),
+            rules_taken: 0,
+            renewed: 0,
+            searched: Sequence::ZERO,
+        }
     }
 
     pub fn build(
@@ -88,7 +100,15 @@ impl RouteTask {
         cancel: CancellationToken,
         parent: Parent,
     ) -> RouteTask {
-        RouteTask { setup, orders, cancel, role: Role::Build(parent), rules_taken: 0, searched: Sequence::ZERO }
+        RouteTask {
+            setup,
+            orders,
+            cancel,
+            role: Role::Build(parent),
+            rules_taken: 0,
+            renewed: 0,
+            searched: Sequence::ZERO,
+        }
     }
 
     pub async fn run(mut self) {
@@ -168,6 +188,8 @@ impl RouteTask {
             self.setup.take_newest_rules().await?;
             self.rules_taken = taken;
         }
+        self.renewed = self.orders.borrow().renewed;
+        self.setup.renew();
         if matches!(self.role, Role::Build(_)) && self.setup.has_joined().await? {
             return Ok(Ended::Joined);
         }
@@ -255,7 +277,7 @@ impl RouteTask {
                     () = self.cancel.cancelled() => return Ok(Ended::Cancelled),
                     changed = self.orders.changed() => {
                         if changed.is_err() { return Ok(Ended::Cancelled) }
-                        if self.orders.borrow().paused { return Ok(Ended::Paused) }
+                        if let Some(ended) = self.ordered() { return Ok(ended) }
                     }
                     changed = ends.changed() => if changed.is_err() { return Ok(Ended::Cancelled) },
                     () = tokio::time::sleep(pass.unwrap_or_default()), if pass.is_some() => {
@@ -274,8 +296,10 @@ impl RouteTask {
             if self.cancel.is_cancelled() {
                 return Ok(Ended::Cancelled);
             }
-            if self.orders.has_changed().unwrap_or(true) && self.orders.borrow_and_update().paused {
-                return Ok(Ended::Paused);
+            if self.orders.has_changed().unwrap_or(true)
+                && let Some(ended) = self.ordered()
+            {
+                return Ok(ended);
             }
             if let Role::Main(builds) = &mut self.role
                 && let Some(request) = builds.try_next_request()
@@ -330,6 +354,16 @@ impl RouteTask {
         }
     }
 
+    /// What orders ask of a running session.
+    fn ordered(&mut self) -> Option<Ended> {
+        let orders = *self.orders.borrow_and_update();
+        match orders {
+            Orders { paused: true, .. } => Some(Ended::Paused),
+            Orders { renewed, .. } if renewed != self.renewed => Some(Ended::Again),
+            _ => None,
+        }
+    }
+
     /// True when the record changes nothing here: a new view takes even the log's beginning under the rules that brought
     /// it, so older versions than its own do not concern it.
     fn keeps_rules(record: Sequence, version: &RulesVersion) -> bool {
@@ -371,11 +405,12 @@ impl RouteTask {
     /// Takes the route over the record of a rule change: the views' histories say from where the new rules hold.
     async fn change_rules(&self, applier: &Applier, record: Sequence) -> Result<(), Fault> {
         let Some(version) = self.setup.rules.recorded_at(record) else {
+            // Its record is on the log a moment before the book has it.
             return Err(Fault::new(
-                FaultKind::Misconfigured,
+                FaultKind::Transient,
                 "rules/unknown-version",
                 format!("change the rules at sequence {record}"),
-                "this version of the rules is not known; restart the engine",
+                "this version of the rules is not known",
             ));
         };
         let views = self.setup.store.views().await?;
