@@ -3,6 +3,8 @@
 //! Most are *state events* ([`gravity_model::Event::state`]): the newest of each (name, key) is live state, which the log
 //! carries into every new generation; a null payload ends it. Payloads are JSON, so that an operator can read them.
 
+use std::collections::BTreeSet;
+
 use gravity_model::{Event, LogId, Micros, Sequence, TableShape};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -148,11 +150,43 @@ pub struct Missed {
     pub sequences: Vec<Sequence>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A parked message: what [`Parked`] says, and where the event took effect if that was later than its own sequence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParkedMessage {
+    #[serde(flatten)]
+    pub parked: Parked,
+    /// The record of the retry that the message follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<Sequence>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
     /// Last sequence that needs nothing more from this subscription.
     pub through: Sequence,
+    /// Messages confirmed since the subscription began.
     pub delivered: u64,
+    /// Where a retry or skip of the route stands next: how many of the events that it released need nothing more either.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub released: u64,
+    /// Events beyond these whose messages are confirmed although an earlier one is not: at most one batch.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub ahead: BTreeSet<Sequence>,
+}
+
+impl Cursor {
+    /// Nothing up to `through` needs anything more.
+    pub fn move_to(&mut self, through: Sequence) {
+        if through > self.through {
+            self.through = through;
+            self.released = 0;
+            self.ahead = self.ahead.split_off(&through.next());
+        }
+    }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -235,6 +269,37 @@ mod tests {
         assert_ne!(id("er", "", 1), id("e", "r", 1));
         assert_ne!(id("e", "r", 1), id("e", "r", 2));
         assert_ne!(id("e", "r", 1), message_id(LogId([2; 16]), "e", "r", Sequence(1)));
+    }
+
+    #[test]
+    fn a_parked_message_reads_as_a_dead_letter_and_keeps_its_effect() {
+        let parked = Parked {
+            route: "out@db1".into(),
+            sequence: Sequence(5),
+            stage: Stage::Export,
+            code: "400".into(),
+            error: "refused".into(),
+            rule: None,
+            key: Some("k".into()),
+            event: "e".into(),
+            waiting: false,
+            blocks: vec![crate::ledger::BlockedKey::row(&"".into(), b"k")],
+            at: 1,
+        };
+        for effect in [None, Some(Sequence(9))] {
+            let message = ParkedMessage { parked: parked.clone(), effect };
+            let json = serde_json::to_vec(&message).expect("serialises");
+            assert_eq!(read::<Parked>(PARKED, Sequence(10), &json).expect("readable"), parked);
+            assert_eq!(read::<ParkedMessage>(PARKED, Sequence(10), &json).expect("readable"), message);
+        }
+    }
+
+    #[test]
+    fn a_cursor_of_an_earlier_version_is_readable() {
+        let cursor: Cursor = read(CURSOR, Sequence(1), br#"{"through":7,"delivered":3}"#).expect("readable");
+        assert_eq!(cursor, Cursor { through: Sequence(7), delivered: 3, ..Cursor::default() });
+        let written = serde_json::to_string(&cursor).expect("serialises");
+        assert_eq!(written, r#"{"through":7,"delivered":3}"#, "what is not needed is not written");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gravity_log::{Batch, EventLog, Health, ReadLimits};
+use gravity_log::{EventLog, Health, ReadLimits};
 use gravity_model::port::export::Exporter;
 use gravity_model::port::view::ViewStore;
 use gravity_model::{EventKind, Sequence};
@@ -16,6 +16,7 @@ use crate::control;
 use crate::export::gauge::SubscriptionGauge;
 use crate::export::message::Letterhead;
 use crate::export::task::SubscriptionTask;
+use crate::housekeeping::Housekeeper;
 use crate::ingest::envelope::EnvelopeOptions;
 use crate::ingest::gauge::{SourceGauge, restore_counters};
 use crate::ingest::intake::Intake;
@@ -28,9 +29,6 @@ use crate::project::route::{OrderSender, Orders, RouteTask, is_paused};
 use crate::rulebook::{RuleBook, RuleBookError};
 use crate::status::{LogStatus, Outcome, Readiness, RunState, Status};
 use crate::supervise::Tasks;
-
-/// Counters of push sources are noted, and finished states ended, this often.
-const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// A running engine. Cheap to clone.
 #[derive(Clone)]
@@ -50,12 +48,12 @@ pub(crate) struct Inner {
     pub subscriptions: Mutex<Vec<SubscriptionEntry>>,
     databases: Mutex<HashMap<String, SharedDatabase>>,
     /// Connections that a reload replaced; closed once nobody works with them.
-    retired: Mutex<Vec<Arc<dyn ViewStore>>>,
+    pub retired: Mutex<Vec<Arc<dyn ViewStore>>>,
     exporters: Mutex<HashMap<String, ExporterEntry>>,
     tasks: Mutex<TaskGroups>,
     draining: CancellationToken,
     stop_routes: CancellationToken,
-    stop_exporters: CancellationToken,
+    pub stop_exporters: CancellationToken,
 }
 
 #[derive(Default)]
@@ -167,9 +165,8 @@ impl Engine {
         });
         let engine = Engine { inner };
         engine.start_consumers()?;
-        let keeper = engine.clone();
-        let housekeeping = async move { keeper.keep_house().await };
-        engine.inner.tasks.lock().housekeeping.start("housekeeping".to_owned(), housekeeping);
+        let housekeeper = Housekeeper::new(engine.inner.clone());
+        engine.inner.tasks.lock().housekeeping.start("housekeeping".to_owned(), housekeeper.run());
         Ok(engine)
     }
 
@@ -209,6 +206,8 @@ impl Engine {
             let Some(route) = route else {
                 return Err(StartError::Missing { what: "route", name: subscription.database.clone() });
             };
+            let bounds = inner.databases.lock().get(&subscription.database).map(|d| d.lock().options.clone());
+            let bounds = bounds.unwrap_or_default();
             let gauge = Arc::new(SubscriptionGauge::new(&subscription.exporter, &subscription.database, exporter.kind));
             let orders =
                 Arc::new(watch::Sender::new(Orders { paused: is_paused(&state, &gauge.name()), ..Orders::default() }));
@@ -226,6 +225,8 @@ impl Engine {
                 rules: inner.rules.clone(),
                 gauge: gauge.clone(),
                 park_on_refused: exporter.park_on_refused,
+                max_parked: bounds.max_parked,
+                max_waiting_bytes: bounds.max_waiting_bytes,
                 begin_after: inner.rules.added_subscription(subscription),
                 orders: orders.subscribe(),
                 cancel: inner.stop_exporters.clone(),
@@ -437,51 +438,6 @@ impl Engine {
         let log = self.inner.log.clone();
         if tokio::task::spawn_blocking(move || log.close()).await.is_err() {
             tracing::error!("the log did not close");
-        }
-    }
-
-    async fn close_retired(&self) {
-        let unused = |store: &mut Arc<dyn ViewStore>| Arc::strong_count(store) == 1;
-        let unused: Vec<_> = self.inner.retired.lock().extract_if(.., unused).collect();
-        for store in unused {
-            store.close().await;
-        }
-    }
-
-    /// Notes counters, and ends states that nobody will ask for again. Writes nothing while nothing happens.
-    async fn keep_house(&self) {
-        let mut tick = tokio::time::interval(HOUSEKEEPING);
-        loop {
-            tokio::select! {
-                () = self.inner.stop_exporters.cancelled() => return,
-                _ = tick.tick() => {}
-            }
-            self.close_retired().await;
-            self.inner.intakes.values().for_each(Intake::note_counters);
-            let mut batch = Batch::new();
-            let routes = self.inner.routes.lock().clone();
-            let subscriptions = self.inner.subscriptions.lock().clone();
-            for route in &routes {
-                let mine = subscriptions.iter().filter(|s| s.gauge.route == route.gauge.name);
-                let through = mine.map(|s| s.gauge.cursor()).fold(route.gauge.checkpoint(), Sequence::min);
-                route.gauge.ledger.lock().forget(&route.gauge.name, through).write(&route.gauge.name, &mut batch);
-            }
-            for subscription in &subscriptions {
-                let name = subscription.gauge.name();
-                subscription.gauge.ledger.lock().forget(&name, subscription.gauge.cursor()).write(&name, &mut batch);
-            }
-            let slowest =
-                routes.iter().map(|r| r.gauge.checkpoint()).chain(subscriptions.iter().map(|s| s.gauge.cursor()));
-            if let Some(through) = slowest.min() {
-                for key in self.inner.rules.forget(through) {
-                    control::end(&mut batch, control::CONFIG_CHANGED, &key);
-                }
-            }
-            if !batch.is_empty()
-                && let Err(error) = self.inner.log.append_lazy(batch)
-            {
-                tracing::debug!(%error, "finished states not ended");
-            }
         }
     }
 }

@@ -195,6 +195,22 @@ impl Ledger {
         })
     }
 
+    /// The oldest parked event that a parked one waits for.
+    pub fn waits_for(&self, sequence: Sequence) -> Option<Sequence> {
+        let parked = self.parked.get(&sequence)?;
+        let held = parked.blocks.iter().filter_map(|key| {
+            let holders = self.holders.get(&key.table)?;
+            match key.row {
+                Some(row) => {
+                    let of_row = holders.rows.get(&row).and_then(|held| held.first().copied());
+                    of_row.into_iter().chain(holders.whole.first().copied()).min()
+                }
+                None => holders.all.first_key_value().map(|(first, _)| *first),
+            }
+        });
+        held.min().filter(|first| *first < sequence)
+    }
+
     /// Parks an event, or replaces what is known of it.
     pub fn park(&mut self, parked: Arc<Parked>) {
         self.unpark(parked.sequence);
@@ -270,6 +286,13 @@ impl Ledger {
 
     pub fn was_missed(&self, sequence: Sequence) -> bool {
         self.missed.contains(&sequence)
+    }
+
+    /// The oldest record that `forget` would take, were `through` far enough.
+    pub fn oldest_kept(&self) -> Option<Sequence> {
+        let released = self.released.first_key_value().map(|(record, _)| *record);
+        let missed = self.missed_records.first_key_value().map(|(last, _)| *last);
+        released.into_iter().chain(missed).min()
     }
 
     /// Forgets what no subscription will ask for again, now that all of them are past `through`.
@@ -407,6 +430,7 @@ mod tests {
         ledger.park(parked(7, true, &[a.clone(), b.clone()]));
         assert!(ledger.blocks(Sequence(8), std::slice::from_ref(&b)), "what waits blocks its own keys");
         assert_eq!((ledger.failed(), ledger.waiting(), ledger.widest()), (1, 1, 1));
+        assert_eq!((ledger.waits_for(Sequence(7)), ledger.waits_for(Sequence(5))), (Some(Sequence(5)), None));
         ledger.release(Arc::new(Released {
             record: Sequence(9),
             applied: vec![Sequence(5), Sequence(7)],

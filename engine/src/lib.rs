@@ -13,6 +13,7 @@ pub mod clock;
 pub mod control;
 mod engine;
 mod export;
+mod housekeeping;
 pub mod ingest;
 pub mod ledger;
 mod operate;

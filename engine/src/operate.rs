@@ -7,17 +7,18 @@ use gravity_log::{Batch, Block, LogError, ReadLimits};
 use gravity_model::{Event, HeaderBuf, Sequence};
 use tokio::sync::watch;
 
-use crate::control::{self, Decision, Parked, Paused};
+use crate::control::{self, Decision, Parked, Paused, Released};
 use crate::engine::{Engine, StartError};
 use crate::ingest::envelope::{self, Message};
 use crate::ingest::letters::INGEST;
 use crate::ingest::task::join_headers;
+use crate::ledger::Ledger;
 use crate::parts::{DatabaseSpec, ExporterSpec, RulesInForce};
 use crate::project::evaluate::{Wants, judge_one};
 use crate::project::gauge::RouteGauge;
 use crate::project::route::{OrderSender, Orders};
 use crate::rulebook::RuleBookError;
-use crate::status::{DeadLetter, DeadLetterDetail, EventView, Fate, ReleaseReport, RunState, ViewPosition};
+use crate::status::{Blocked, DeadLetter, DeadLetterDetail, EventView, Fate, ReleaseReport, RunState, ViewPosition};
 
 /// How long a retry or skip waits for the route to carry it out.
 const DECISION_WITHIN: Duration = Duration::from_secs(60);
@@ -202,6 +203,7 @@ impl Engine {
                     released: ran,
                     parked_again: numbers(&released.parked_again),
                     skipped: numbers(&released.skipped),
+                    blocked: if name == control::RETRY { target.blocked(&decision, &released) } else { Vec::new() },
                 })
             }
             Err(_) => {
@@ -481,11 +483,33 @@ impl Target {
         }
     }
 
+    /// What a retry asked for that did not run, and what each waits for.
+    fn blocked(&self, decision: &Decision, released: &Released) -> Vec<Blocked> {
+        let asked = match (&decision.sequences, self) {
+            (Some(sequences), _) => sequences.clone(),
+            (None, Target::Route(gauge, _)) => failed(&gauge.ledger.lock()),
+            (None, Target::Subscription(gauge, _)) => failed(&gauge.ledger.lock()),
+        };
+        let ran = |sequence: &Sequence| released.parked_again.contains(sequence);
+        let blocked = asked.into_iter().filter(|sequence| !ran(sequence)).filter_map(|sequence| {
+            let behind = match self {
+                Target::Route(gauge, _) => gauge.ledger.lock().waits_for(sequence),
+                Target::Subscription(gauge, _) => gauge.waits_for(sequence),
+            };
+            behind.map(|behind| Blocked { sequence: sequence.get(), behind: behind.get() })
+        });
+        blocked.collect()
+    }
+
     fn orders(&self) -> &watch::Sender<Orders> {
         match self {
             Target::Route(_, orders) | Target::Subscription(_, orders) => orders,
         }
     }
+}
+
+fn failed(ledger: &Ledger) -> Vec<Sequence> {
+    ledger.all_parked().filter(|parked| !parked.waiting).map(|parked| parked.sequence).collect()
 }
 
 fn letter(parked: &Parked) -> DeadLetter {

@@ -120,11 +120,17 @@ impl RuleBook {
         self.versions.read().iter().find(|v| v.label() == label).cloned()
     }
 
-    /// Where a subscription without cursor begins: the change that brought it, as far back as the versions tell.
+    /// The change that brought a subscription (the last time, if it was away), as far back as the versions tell: all of
+    /// those that it may still ask about are known, so an older cursor is one from before it was away.
     pub fn added_subscription(&self, subscription: &gravity_rules::Subscription) -> Sequence {
         let versions = self.versions.read();
         let has = |v: &&Arc<RulesVersion>| v.set.subscriptions().contains(subscription);
         versions.iter().rev().take_while(has).last().map_or(Sequence::ZERO, |v| v.sequence)
+    }
+
+    /// Where the oldest version gave way to the next: whoever is past it needs the oldest no more.
+    pub fn first_change(&self) -> Option<Sequence> {
+        self.versions.read().get(1).map(|version| version.sequence)
     }
 
     /// Versions that no route needs any more, now that all of them have passed `through`: their state may end.

@@ -143,6 +143,16 @@ pub struct ReleaseReport {
     /// Events that failed again.
     pub parked_again: Vec<u64>,
     pub skipped: Vec<u64>,
+    /// Asked for, but did not run: an earlier dead letter of one of their keys has to be retried or skipped first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocked: Vec<Blocked>,
+}
+
+/// A dead letter that waits for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocked {
+    pub sequence: u64,
+    pub behind: u64,
 }
 
 /// What became of one sequence on a route.

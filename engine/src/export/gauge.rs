@@ -1,8 +1,14 @@
-//! How a subscription is doing, shared between its task and `status`.
+//! How a subscription is doing, shared between its task, housekeeping and `status`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use gravity_model::{Micros, Sequence};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
+use crate::control::{Cursor, ParkedMessage, Released};
+use crate::export::backlog::{Backlog, Place};
 use crate::ledger::Ledger;
 use crate::status::{RunState, SubscriptionStatus};
 
@@ -12,17 +18,24 @@ pub struct SubscriptionGauge {
     pub route: String,
     pub kind: &'static str,
     inner: Mutex<Inner>,
-    /// Parked messages.
+    /// Parked messages, and what was released of them. Changed through the gauge only.
     pub ledger: Mutex<Ledger>,
+    backlog: Mutex<Backlog>,
+    /// Housekeeping waits for the cursor to be noted.
+    wanted: AtomicBool,
+    asked: Notify,
 }
 
 struct Inner {
     state: RunState,
     error: Option<String>,
     cursor: Sequence,
+    /// What the log durably holds: after a crash the subscription goes on from here.
+    noted: Sequence,
     delivered: u64,
     oldest: Option<Micros>,
-    parked_at_start: u64,
+    /// The cursor when this run began, to tell new dead letters.
+    began_at: Sequence,
 }
 
 impl SubscriptionGauge {
@@ -35,11 +48,15 @@ impl SubscriptionGauge {
                 state: RunState::Starting,
                 error: None,
                 cursor: Sequence::ZERO,
+                noted: Sequence::ZERO,
                 delivered: 0,
                 oldest: None,
-                parked_at_start: 0,
+                began_at: Sequence::ZERO,
             }),
             ledger: Mutex::default(),
+            backlog: Mutex::default(),
+            wanted: AtomicBool::new(false),
+            asked: Notify::new(),
         }
     }
 
@@ -48,11 +65,13 @@ impl SubscriptionGauge {
         crate::control::subscription_key(&self.exporter, &self.route)
     }
 
-    pub fn begin(&self, cursor: Sequence, delivered: u64, ledger: Ledger) {
-        let mut inner = self.inner.lock();
-        (inner.cursor, inner.delivered) = (cursor, delivered);
-        inner.parked_at_start = ledger.failed() + ledger.waiting();
+    /// What the log tells at the start.
+    pub fn begin(&self, cursor: &Cursor, ledger: Ledger, backlog: Backlog) {
         *self.ledger.lock() = ledger;
+        *self.backlog.lock() = backlog;
+        let mut inner = self.inner.lock();
+        (inner.cursor, inner.noted, inner.began_at) = (cursor.through, cursor.through, cursor.through);
+        inner.delivered = cursor.delivered;
     }
 
     pub fn set_state(&self, state: RunState, error: Option<String>) {
@@ -65,12 +84,12 @@ impl SubscriptionGauge {
         (inner.state, inner.error.clone())
     }
 
-    pub fn passed(&self, cursor: Sequence, delivered: u64) {
+    pub fn passed(&self, cursor: &Cursor) {
         let mut inner = self.inner.lock();
-        (inner.cursor, inner.delivered) = (cursor, delivered);
-        inner.oldest = None;
+        (inner.cursor, inner.delivered) = (cursor.through, cursor.delivered);
     }
 
+    /// When the oldest event was received whose message is under way.
     pub fn working_on(&self, oldest: Option<Micros>) {
         self.inner.lock().oldest = oldest;
     }
@@ -79,9 +98,79 @@ impl SubscriptionGauge {
         self.inner.lock().cursor
     }
 
+    /// The cursor as it would be after a crash: what lies beyond it will be asked about again.
+    pub fn noted(&self) -> Sequence {
+        self.inner.lock().noted
+    }
+
+    /// A cursor became durable.
+    pub fn note(&self, through: Sequence) {
+        self.inner.lock().noted = through;
+    }
+
+    /// Asks the task to note its cursor although nothing was delivered.
+    pub fn ask_to_note(&self) {
+        self.wanted.store(true, Ordering::Relaxed);
+        self.asked.notify_one();
+    }
+
+    /// True once after each time it was asked.
+    pub fn take_ask(&self) -> bool {
+        self.wanted.swap(false, Ordering::Relaxed)
+    }
+
+    /// Ready when somebody asked for a note. Cancel-safe.
+    pub async fn asked(&self) {
+        self.asked.notified().await;
+    }
+
+    /// Takes in what the log holds durably now.
+    pub fn park(&self, messages: Vec<ParkedMessage>) {
+        let (mut ledger, mut backlog) = (self.ledger.lock(), self.backlog.lock());
+        for message in messages {
+            backlog.add(&message);
+            ledger.park(Arc::new(message.parked));
+        }
+    }
+
+    /// Messages that a decision freed, before the decision as a whole is carried out.
+    pub fn free(&self, sequences: impl IntoIterator<Item = Sequence>) {
+        let (mut ledger, mut backlog) = (self.ledger.lock(), self.backlog.lock());
+        for sequence in sequences {
+            backlog.remove(sequence);
+            ledger.remove(sequence);
+        }
+    }
+
+    pub fn release(&self, released: Released) {
+        let (mut ledger, mut backlog) = (self.ledger.lock(), self.backlog.lock());
+        released.freed().for_each(|sequence| backlog.remove(sequence));
+        ledger.release(Arc::new(released));
+    }
+
+    pub fn is_parked(&self, sequence: Sequence) -> bool {
+        self.ledger.lock().parked(sequence).is_some()
+    }
+
+    /// The parked message that one of `key` at `place` has to wait for.
+    pub fn before(&self, place: Place, key: Option<u128>) -> Option<Sequence> {
+        self.backlog.lock().before(place, key)
+    }
+
+    /// What a parked message waits for.
+    pub fn waits_for(&self, sequence: Sequence) -> Option<Sequence> {
+        self.backlog.lock().waits_for(sequence)
+    }
+
+    /// Parked messages in the order in which they must leave.
+    pub fn parked_in_order(&self) -> Vec<(Place, Option<u128>)> {
+        self.backlog.lock().iter().collect()
+    }
+
+    /// New dead letters since this run began: what an earlier one left behind stands before its last cursor.
     pub fn newly_parked(&self) -> bool {
-        let ledger = self.ledger.lock();
-        ledger.failed() + ledger.waiting() > self.inner.lock().parked_at_start
+        let last = self.backlog.lock().last();
+        last.is_some_and(|place| place.effect > self.inner.lock().began_at)
     }
 
     /// `reached`: how far the route has got (its position, control events included).

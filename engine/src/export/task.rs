@@ -3,35 +3,29 @@
 //! The cursor is a lazy control event. Between two of them a crash sends some messages again, with the same ids.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use gravity_log::{Batch, Block, EventLog, ReadLimits};
-use gravity_model::failpoint;
-use gravity_model::port::export::{Delivery, Exporter, Message};
-use gravity_model::{EventKind, Fault, FaultKind, Policy, Recorded, Sequence};
-use gravity_rules::RouteProgram;
+use gravity_log::{Block, EventLog, ReadLimits};
+use gravity_model::port::export::Exporter;
+use gravity_model::{Fault, FaultKind, Policy, Sequence};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::control::{self, Cursor, Decision, Parked, Released, Stage};
+use crate::control::{self, Cursor, ParkedMessage};
+use crate::export::backlog::Backlog;
+use crate::export::decide::Deciding;
 use crate::export::gauge::SubscriptionGauge;
 use crate::export::message::Letterhead;
-use crate::ledger::{BlockedKey, Ledger};
-use crate::project::apply::{Why, append_durable, parked};
-use crate::project::decide::read_block;
+use crate::export::outgoing::{MOST_BYTES, MOST_MESSAGES, Outgoing, Pace, Stretch};
+use crate::export::progress::{Progress, When};
+use crate::ledger::Ledger;
+use crate::project::apply::{MAX_PARKED, MAX_WAITING};
 use crate::project::gauge::RouteGauge;
-use crate::project::route::Orders;
+use crate::project::route::{Orders, newest_decision};
 use crate::rulebook::RuleBook;
 use crate::status::RunState;
 use crate::supervise::BackOff;
-
-/// Messages handed to the exporter at once.
-const MOST_MESSAGES: usize = 512;
-const MOST_BYTES: usize = 4 << 20;
-/// Cursors a second, at most, and only after a delivery.
-const CURSOR_EVERY: Duration = Duration::from_millis(250);
-/// Delivery pauses while the newest cursor has waited so long for the disk.
-const CURSOR_DURABLE_WITHIN: Duration = Duration::from_secs(1);
 
 pub struct SubscriptionTask {
     pub exporter: Arc<dyn Exporter>,
@@ -41,444 +35,314 @@ pub struct SubscriptionTask {
     pub rules: Arc<RuleBook>,
     pub gauge: Arc<SubscriptionGauge>,
     pub park_on_refused: bool,
-    /// Where a subscription without cursor begins.
+    /// Bounds of parked messages: those of the route's database.
+    pub max_parked: u64,
+    pub max_waiting_bytes: u64,
+    /// The rule change that brought the subscription (the last time, if it was away): it tells of what comes after.
     pub begin_after: Sequence,
     pub orders: watch::Receiver<Orders>,
     pub cancel: CancellationToken,
 }
 
-/// A message with what it takes to park it.
-struct Outgoing {
-    message: Message,
-    order: Option<BlockedKey>,
+/// A subscription at work.
+pub struct Subscription {
+    pub task: SubscriptionTask,
+    /// `EXPORTER@ROUTE`.
+    pub name: String,
+    pub progress: Progress,
+    pub pace: Pace,
+    pub back_off: BackOff,
+    /// A retry or skip that was interrupted.
+    pub deciding: Option<Deciding>,
+    /// The block read last for a released event.
+    pub block: Option<Block>,
+    /// Up to this record of a retry or skip, parked messages may be more than the bounds allow.
+    pub parks_until: Sequence,
+    /// How far the log was searched for such a record.
+    searched: Sequence,
 }
 
-/// The cursor, in memory and on its way to the log.
-struct Progress {
-    cursor: Cursor,
-    noted: Cursor,
-    noted_at: Instant,
-    /// Sequence and time of a cursor record that is not durable yet.
-    pending: Option<(Sequence, Instant)>,
+/// Why work ended before its end. What was done stays done; the cursor says from where to go on.
+pub enum Halt {
+    Fault(Fault),
+    /// By a pause, a shutdown, or because the ground moved: look around and go on.
+    Interrupted,
+}
+
+impl From<Fault> for Halt {
+    fn from(fault: Fault) -> Halt {
+        Halt::Fault(fault)
+    }
+}
+
+/// What ended a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Woke {
+    Cancelled,
+    Orders,
+    Time,
+    /// The route's checkpoint moved.
+    News,
 }
 
 impl SubscriptionTask {
-    pub async fn run(mut self) {
-        let name = self.gauge.name();
-        let state = self.log.state();
-        let cursor = state.iter().find(|e| e.name == control::CURSOR && e.key == name);
-        let cursor = cursor.and_then(|e| control::read::<Cursor>(&e.name, e.sequence, &e.payload).ok());
-        let cursor = cursor.unwrap_or(Cursor { through: self.begin_after, delivered: 0 });
-        let ledger = match Ledger::rebuild(&name, cursor.through, &self.log).await {
-            Ok(ledger) => ledger,
-            Err(error) => return self.gauge.set_state(RunState::Stopped, Some(error.to_string())),
-        };
-        self.gauge.begin(cursor.through, cursor.delivered, ledger);
-        let mut progress = Progress { cursor, noted: cursor, noted_at: Instant::now(), pending: None };
-        let mut back_off = BackOff::new();
-        while !self.cancel.is_cancelled() {
-            if self.orders.borrow_and_update().paused {
-                self.gauge.set_state(RunState::Paused, None);
-                tokio::select! {
-                    () = self.cancel.cancelled() => break,
-                    changed = self.orders.changed() => if changed.is_err() { break },
-                }
-                continue;
+    pub async fn run(self) {
+        let gauge = self.gauge.clone();
+        match Subscription::begin(self).await {
+            Ok(mut subscription) => subscription.run().await,
+            Err(error) => {
+                tracing::error!(subscription = %gauge.name(), %error, "subscription cannot begin");
+                gauge.set_state(RunState::Stopped, Some(error.to_string()));
             }
-            self.gauge.set_state(RunState::Running, None);
-            match self.follow(&mut progress, &mut back_off).await {
-                Ok(()) => {}
-                Err(fault) => {
-                    let policy = fault.policy();
-                    let state = if policy == Policy::BackOff { RunState::Degraded } else { RunState::Stopped };
-                    tracing::warn!(subscription = %name, error = %fault, ?state, "subscription cannot go on");
-                    self.gauge.set_state(state, Some(fault.to_string()));
-                    let pause = back_off.pause(None);
-                    tokio::select! {
-                        () = self.cancel.cancelled() => break,
-                        changed = self.orders.changed() => if changed.is_err() { break },
-                        () = tokio::time::sleep(pause) => {}
-                    }
-                    if policy != Policy::BackOff
-                        && let Err(fault) = self.exporter.probe().await
-                    {
-                        self.gauge.set_state(RunState::Stopped, Some(fault.to_string()));
-                    }
+        }
+    }
+
+    /// A refusal that makes a dead letter; every other fault concerns the target, not the message.
+    pub fn parks(&self, fault: &Fault) -> bool {
+        fault.kind == FaultKind::RefusedEvent || (self.park_on_refused && fault.kind == FaultKind::Misconfigured)
+    }
+}
+
+impl Subscription {
+    /// Takes up what the log holds.
+    async fn begin(task: SubscriptionTask) -> Result<Subscription, Box<dyn std::error::Error + Send + Sync>> {
+        let name = task.gauge.name();
+        let state = task.log.state();
+        let stored = state.iter().find(|entry| entry.name == control::CURSOR && entry.key == name);
+        let mut cursor = match stored {
+            Some(entry) => control::read::<Cursor>(&entry.name, entry.sequence, &entry.payload)?,
+            None => Cursor::default(),
+        };
+        // One that was away begins anew: what it would have told of before is known to nobody any more.
+        cursor.move_to(task.begin_after);
+        let ledger = Ledger::rebuild(&name, cursor.through, &task.log).await?;
+        let mut backlog = Backlog::default();
+        for entry in state.iter().filter(|entry| entry.name == control::PARKED) {
+            if control::route_of(&entry.key) == Some(name.as_str()) {
+                let message: ParkedMessage = control::read(&entry.name, entry.sequence, &entry.payload)?;
+                if ledger.parked(message.parked.sequence).is_some() {
+                    backlog.add(&message);
                 }
             }
         }
-        self.note(&mut progress, true);
-        let (_, error) = self.gauge.state();
-        self.gauge.set_state(RunState::Ended, error);
+        task.gauge.begin(&cursor, ledger, backlog);
+        Ok(Subscription {
+            progress: Progress::new(task.log.clone(), task.gauge.clone(), cursor),
+            task,
+            name,
+            pace: Pace::new(),
+            back_off: BackOff::new(),
+            deciding: None,
+            block: None,
+            parks_until: Sequence::ZERO,
+            searched: Sequence::ZERO,
+        })
     }
 
-    /// Follows the route until cancelled, paused, or a fault.
-    async fn follow(&mut self, progress: &mut Progress, back_off: &mut BackOff) -> Result<(), Fault> {
-        let mut checkpoint = self.route.watch();
-        loop {
-            let reached = *checkpoint.borrow_and_update();
-            let after = progress.cursor.through;
-            if after >= reached {
-                let unnoted =
-                    progress.noted != progress.cursor && progress.cursor.delivered != progress.noted.delivered;
-                tokio::select! {
-                    () = self.cancel.cancelled() => return Ok(()),
-                    changed = self.orders.changed() => {
-                        if changed.is_err() || self.orders.borrow().paused { return Ok(()) }
-                    }
-                    changed = checkpoint.changed() => if changed.is_err() { return Ok(()) },
-                    () = tokio::time::sleep(CURSOR_EVERY), if unnoted => self.note(progress, true),
+    async fn run(&mut self) {
+        self.task.gauge.set_state(RunState::Running, None);
+        while !self.task.cancel.is_cancelled() {
+            if self.task.orders.borrow_and_update().paused {
+                self.progress.note(When::Now);
+                self.task.gauge.set_state(RunState::Paused, None);
+                if self.wait(None, None).await == Woke::Cancelled {
+                    break;
+                }
+                if !self.task.orders.borrow().paused {
+                    self.task.gauge.set_state(RunState::Running, None);
                 }
                 continue;
             }
-            if self.cancel.is_cancelled() || self.orders.borrow().paused {
-                return Ok(());
-            }
-            for block in self.read(after).await? {
-                self.send_block(&block, reached, progress, back_off).await?;
-                if self.cancel.is_cancelled() {
-                    return Ok(());
+            if let Err(Halt::Fault(fault)) = self.follow().await {
+                self.progress.note(When::Now);
+                let full = matches!(&*fault.code, MAX_PARKED | MAX_WAITING);
+                if !(full && self.is_decision_ahead().await) {
+                    self.rest(&fault).await;
                 }
+            }
+        }
+        self.progress.finish().await;
+        let (_, error) = self.task.gauge.state();
+        self.task.gauge.set_state(RunState::Ended, error);
+    }
+
+    /// Follows the route until cancelled, paused, or a fault.
+    async fn follow(&mut self) -> Result<(), Halt> {
+        let mut checkpoint = self.task.route.watch();
+        loop {
+            self.check_orders()?;
+            let reached = *checkpoint.borrow_and_update();
+            let after = self.progress.cursor.through;
+            if after >= reached {
+                if reached > Sequence::ZERO {
+                    self.is_well();
+                }
+                self.wait(None, Some(&mut checkpoint)).await;
+                continue;
+            }
+            let blocks = self.read(after).await?;
+            let mut out = Outgoing::new(Stretch::Log { through: after });
+            for block in &blocks {
+                self.send_block(block, reached, &mut out).await?;
+            }
+            self.send(&mut out).await?;
+            if self.progress.cursor.through == after {
+                let detail = format!("nothing can be read behind sequence {after}");
+                return Err(Fault::new(FaultKind::Transient, "log/read", "read the log", detail).into());
             }
         }
     }
 
     async fn read(&self, after: Sequence) -> Result<Vec<Block>, Fault> {
         let limits = ReadLimits { events: MOST_MESSAGES * 4, bytes: MOST_BYTES };
-        if let Some(blocks) = self.log.read_recent(after, limits) {
+        if let Some(blocks) = self.task.log.read_recent(after, limits) {
             return Ok(blocks);
         }
-        let log = self.log.clone();
+        let log = self.task.log.clone();
         let read = tokio::task::spawn_blocking(move || log.read(after, limits)).await;
         let read = read.map_err(|e| e.to_string()).and_then(|r| r.map_err(|e| e.to_string()));
         read.map_err(|detail| Fault::new(FaultKind::Transient, "log/read", "read the log", detail))
     }
 
-    /// Sends what `block` holds in `(cursor, reached]`, moving the cursor as messages are confirmed.
-    async fn send_block(
-        &self,
-        block: &Block,
-        reached: Sequence,
-        progress: &mut Progress,
-        back_off: &mut BackOff,
-    ) -> Result<(), Fault> {
-        let mut outgoing: Vec<Outgoing> = Vec::new();
-        let mut through = progress.cursor.through;
+    /// Takes up what `block` holds in `(through, reached]`, sending whenever there is enough of it.
+    async fn send_block(&mut self, block: &Block, reached: Sequence, out: &mut Outgoing) -> Result<(), Halt> {
         for recorded in block.iter() {
-            if recorded.sequence <= progress.cursor.through {
+            let sequence = recorded.sequence;
+            let Stretch::Log { through } = out.stretch else { return Ok(()) };
+            if sequence <= through {
                 continue;
             }
-            if recorded.sequence > reached {
+            if sequence > reached {
                 break;
             }
-            if recorded.event.kind == EventKind::Control
-                && matches!(recorded.event.name, control::RETRY | control::SKIP)
+            if let Some(decided) = self.decided(&recorded) {
+                self.send(out).await?;
+                self.at_decision(&recorded, decided).await?;
+                self.check_orders()?;
+            } else if let Some(program) = self.wants(&recorded, block, sequence)?
+                && self.is_in_effect(sequence)
             {
-                self.send(&mut outgoing, through, progress, back_off).await?;
-                self.at_decision(&recorded, progress, back_off).await?;
-                through = recorded.sequence;
-                continue;
+                if out.is_empty() {
+                    self.task.gauge.working_on(Some(recorded.event.received));
+                }
+                let place = crate::export::backlog::Place::of(sequence, None);
+                let (mark, message) = self.write(&program, &recorded, block, place);
+                out.push(mark, message);
             }
-            if let Some(program) = self.wants(&recorded)
-                && self.is_in_effect(recorded.sequence)
-            {
-                self.gauge.working_on(Some(recorded.event.received));
-                outgoing.push(self.write(&program, &recorded, block, None));
+            out.stretch = Stretch::Log { through: sequence };
+            if out.is_full() {
+                self.send(out).await?;
             }
-            through = recorded.sequence;
-            if outgoing.len() >= MOST_MESSAGES {
-                self.send(&mut outgoing, through, progress, back_off).await?;
-            }
-        }
-        self.send(&mut outgoing, through, progress, back_off).await
-    }
-
-    /// The rules, if a routing of the event to this subscription is in force.
-    fn wants(&self, recorded: &Recorded<'_>) -> Option<Arc<RouteProgram>> {
-        if recorded.event.kind == EventKind::Undecodable || recorded.event.payload.is_none() {
-            return None;
-        }
-        // The rules in force there decide, also for what was written before the route's present ones.
-        let version = self.rules.in_force(recorded.sequence)?;
-        let fires = version.set.fires(recorded.event.name, &self.route.name, &self.letterhead.exporter);
-        if fires { self.route.program(recorded.sequence) } else { None }
-    }
-
-    /// False for what is parked, took effect later, or changed nothing.
-    fn is_in_effect(&self, sequence: Sequence) -> bool {
-        let ledger = self.route.ledger.lock();
-        ledger.parked(sequence).is_none() && ledger.effect_of(sequence).is_none() && !ledger.was_missed(sequence)
-    }
-
-    fn write(
-        &self,
-        program: &RouteProgram,
-        recorded: &Recorded<'_>,
-        block: &Block,
-        effect: Option<Sequence>,
-    ) -> Outgoing {
-        let tables = program.tables_of(recorded.event.name);
-        let mut message = self.letterhead.write(recorded, &tables, effect);
-        if message.key.is_none() {
-            message.key = crate::export::key::of_first_projection(program, recorded, block);
-        }
-        let scope: Arc<str> = "".into();
-        let order = message.key.as_ref().map(|key| BlockedKey::row(&scope, key));
-        Outgoing { message, order }
-    }
-
-    /// A retry or skip: of the route (events that now took effect are sent), or of this subscription's own messages.
-    async fn at_decision(
-        &self,
-        recorded: &Recorded<'_>,
-        progress: &mut Progress,
-        back_off: &mut BackOff,
-    ) -> Result<(), Fault> {
-        let key = recorded.event.key.and_then(|k| std::str::from_utf8(k).ok()).and_then(control::route_of);
-        let (record, skips) = (recorded.sequence, recorded.event.name == control::SKIP);
-        let Some(payload) = recorded.event.payload else { return self.moved(record, progress) };
-        if key == Some(self.gauge.name().as_str()) {
-            let decision: Decision = control::read(recorded.event.name, record, payload)
-                .map_err(|e| Fault::new(FaultKind::NotOurs, "log/control", "read a retry or skip", e.to_string()))?;
-            self.decide(record, skips, &decision, progress, back_off).await?;
-        } else if key == Some(self.route.name.as_str()) {
-            let released = self.route.ledger.lock().released_at(record).cloned();
-            let mut outgoing = Vec::new();
-            for sequence in released.iter().flat_map(|r| r.applied.iter().copied()) {
-                self.write_one(sequence, Some(record), &mut outgoing).await?;
-            }
-            self.send(&mut outgoing, record, progress, back_off).await?;
-        }
-        self.moved(record, progress)
-    }
-
-    fn moved(&self, through: Sequence, progress: &mut Progress) -> Result<(), Fault> {
-        progress.cursor.through = through;
-        self.gauge.passed(through, progress.cursor.delivered);
-        Ok(())
-    }
-
-    async fn write_one(
-        &self,
-        sequence: Sequence,
-        effect: Option<Sequence>,
-        outgoing: &mut Vec<Outgoing>,
-    ) -> Result<(), Fault> {
-        let Some(block) = read_block(&self.log, sequence).await? else { return Ok(()) };
-        if let Some(recorded) = block.event(sequence)
-            && let Some(program) = self.wants(&recorded)
-        {
-            outgoing.push(self.write(&program, &recorded, &block, effect));
         }
         Ok(())
     }
 
-    /// Carries out a retry or skip of parked messages.
-    async fn decide(
-        &self,
-        record: Sequence,
-        skips: bool,
-        decision: &Decision,
-        progress: &mut Progress,
-        back_off: &mut BackOff,
-    ) -> Result<(), Fault> {
-        let all: Vec<Arc<Parked>> = self.gauge.ledger.lock().all_parked().cloned().collect();
-        let mut released = Released { route: self.gauge.name(), record, ..Released::default() };
-        for entry in all {
-            let named = match &decision.sequences {
-                Some(sequences) => sequences.contains(&entry.sequence),
-                None => !entry.waiting,
-            };
-            let free = !self.gauge.ledger.lock().blocks(entry.sequence, &entry.blocks);
-            if skips && named {
-                released.skipped.push(entry.sequence);
-            } else if free && (named || entry.waiting) {
-                let effect = self.route.ledger.lock().effect_of(entry.sequence);
-                let mut outgoing = Vec::new();
-                self.write_one(entry.sequence, effect, &mut outgoing).await?;
-                let refused = self.deliver(&mut outgoing, progress, back_off).await?;
-                if let Some((message, fault)) = refused.into_iter().next() {
-                    self.park(&[(message, Some(fault))]).await?;
-                    released.parked_again.push(entry.sequence);
-                    continue;
-                }
-                released.applied.push(entry.sequence);
-            } else {
-                continue;
-            }
-            let done = Released { record, applied: vec![entry.sequence], ..Released::default() };
-            self.gauge.ledger.lock().release(Arc::new(done));
-        }
-        let mut batch = Batch::new();
-        for sequence in released.freed() {
-            control::end(&mut batch, control::PARKED, &control::numbered(&self.gauge.name(), sequence.get()));
-        }
-        control::put(
-            &mut batch,
-            control::RELEASED,
-            &control::numbered(&self.gauge.name(), record.get()),
-            &released,
-            None,
-        );
-        append_durable(&*self.log, batch, "record released messages").await?;
-        self.gauge.ledger.lock().release(Arc::new(released));
-        Ok(())
-    }
-
-    /// Sends and parks until nothing is left, then moves the cursor to `through`.
-    async fn send(
-        &self,
-        outgoing: &mut Vec<Outgoing>,
-        through: Sequence,
-        progress: &mut Progress,
-        back_off: &mut BackOff,
-    ) -> Result<(), Fault> {
-        if failpoint::sabotaged("export.cursor_before_confirm") && !outgoing.is_empty() {
-            self.moved(through, progress)?;
-            progress.cursor.delivered += 1;
-            self.note(progress, true);
-            let durable = self.log.durable();
-            if let Some((record, _)) = progress.pending {
-                let _ = durable.clone().wait_for(|d| *d >= record).await;
-            }
-        }
-        // What shares a key with a parked message waits behind it.
-        let (mut waiting, mut free) = (Vec::new(), Vec::new());
-        for out in outgoing.drain(..) {
-            let keys: Vec<BlockedKey> = out.order.clone().into_iter().collect();
-            let blocked = self.gauge.ledger.lock().blocks(out.message.sequence, &keys);
-            let already = self.gauge.ledger.lock().parked(out.message.sequence).is_some();
-            match (already, blocked) {
-                (true, _) => {}
-                (false, true) => waiting.push((out, None)),
-                (false, false) => free.push(out),
-            }
-        }
-        self.park(&waiting).await?;
-        while !free.is_empty() {
-            let refused = self.deliver(&mut free, progress, back_off).await?;
-            if refused.is_empty() {
-                continue;
-            }
-            let parked: Vec<_> = refused.into_iter().map(|(out, fault)| (out, Some(fault))).collect();
-            self.park(&parked).await?;
-            // The refused ones' keys are blocked now: later messages of those keys wait.
-            let (mut behind, mut still) = (Vec::new(), Vec::new());
-            for out in free.drain(..) {
-                let keys: Vec<BlockedKey> = out.order.clone().into_iter().collect();
-                match self.gauge.ledger.lock().blocks(out.message.sequence, &keys) {
-                    true => behind.push((out, None)),
-                    false => still.push(out),
-                }
-            }
-            self.park(&behind).await?;
-            free = still;
-        }
-        self.moved(through, progress)?;
-        self.note(progress, false);
-        Ok(())
-    }
-
-    /// Hands messages to the exporter until each is confirmed or refused; leaves in `free` what must follow a refused one
-    /// of its key. Returns the refused ones.
-    async fn deliver(
-        &self,
-        free: &mut Vec<Outgoing>,
-        progress: &mut Progress,
-        back_off: &mut BackOff,
-    ) -> Result<Vec<(Outgoing, Fault)>, Fault> {
-        self.cursor_is_durable(progress).await;
-        let messages: Vec<Message> = free.iter().map(|out| out.message.clone()).collect();
-        let deliveries = self.exporter.export(&messages).await;
-        let mut refused = Vec::new();
-        let mut left = Vec::new();
-        let mut stop: Option<(Fault, Option<Duration>)> = None;
-        for (out, delivery) in free.drain(..).zip(deliveries) {
-            match delivery {
-                Delivery::Delivered => progress.cursor.delivered += 1,
-                Delivery::Failed { fault, .. }
-                    if fault.kind == FaultKind::RefusedEvent
-                        || (self.park_on_refused && fault.kind == FaultKind::Misconfigured) =>
-                {
-                    refused.push((out, fault));
-                }
-                Delivery::Failed { fault, retry_after } => {
-                    left.push(out);
-                    stop.get_or_insert((fault, retry_after));
-                }
-            }
-        }
-        *free = left;
-        self.gauge.passed(self.gauge.cursor(), progress.cursor.delivered);
-        if !refused.is_empty() {
-            return Ok(refused);
-        }
-        let Some((fault, retry_after)) = stop else {
-            back_off.reset();
-            self.gauge.set_state(RunState::Running, None);
-            return Ok(Vec::new());
-        };
-        if fault.policy() != Policy::BackOff {
-            return Err(fault);
-        }
-        // What was confirmed is not sent again: the rest of this batch is retried here, under the same cursor.
-        self.gauge.set_state(RunState::Degraded, Some(fault.to_string()));
-        if !back_off.wait(&self.cancel, retry_after).await {
-            return Err(Fault::new(FaultKind::Closed, "closed", "deliver messages", "the engine stops"));
-        }
-        Ok(Vec::new())
-    }
-
-    /// Parks messages durably, in memory first so that later ones of their keys wait.
-    async fn park(&self, outgoing: &[(Outgoing, Option<Fault>)]) -> Result<(), Fault> {
-        let mut batch = Batch::new();
-        let name = self.gauge.name();
-        for (out, fault) in outgoing {
-            let why = fault.as_ref().map(|fault| Why {
-                stage: Stage::Export,
-                code: fault.code.to_string(),
-                error: fault.to_string(),
-                rule: None,
-            });
-            let key = out.message.key.as_deref().map(crate::ingest::letters::readable);
-            let blocks = out.order.clone().into_iter().collect();
-            let (sequence, event) = (out.message.sequence, out.message.event.clone());
-            let record =
-                Parked { stage: Stage::Export, ..parked(&name, sequence, event, key, blocks, fault.is_none(), why) };
-            control::put(&mut batch, control::PARKED, &control::numbered(&name, sequence.get()), &record, None);
-            self.gauge.ledger.lock().park(Arc::new(record));
-        }
-        append_durable(&*self.log, batch, "record refused messages").await
-    }
-
-    /// Notes the cursor in the log: lazily, not too often, and only after a delivery.
-    fn note(&self, progress: &mut Progress, now: bool) {
-        let due = now || progress.noted_at.elapsed() >= CURSOR_EVERY;
-        if !due || progress.noted.delivered == progress.cursor.delivered {
+    /// Waits as the fault's policy says: for some time, until a probe passes, or for an operator.
+    async fn rest(&mut self, fault: &Fault) {
+        let policy = fault.policy();
+        if policy == Policy::BackOff {
+            self.is_unwell(RunState::Degraded, fault);
+            let pause = self.back_off.pause(None);
+            self.wait(Some(pause), None).await;
             return;
         }
-        let mut batch = Batch::new();
-        control::put(&mut batch, control::CURSOR, &self.gauge.name(), &progress.cursor, None);
-        match self.log.append_lazy(batch) {
-            Ok(range) => {
-                progress.pending.get_or_insert((range.last, Instant::now()));
-                (progress.noted, progress.noted_at) = (progress.cursor, Instant::now());
+        self.is_unwell(RunState::Stopped, fault);
+        if policy == Policy::Stop {
+            self.wait(None, None).await;
+            return;
+        }
+        loop {
+            let pause = self.back_off.pause(None);
+            if self.wait(Some(pause), None).await != Woke::Time {
+                return;
             }
-            Err(error) => tracing::debug!(subscription = %self.gauge.name(), %error, "cursor not noted"),
+            let probed = tokio::select! {
+                () = self.task.cancel.cancelled() => return,
+                changed = self.task.orders.changed() => {
+                    drop(changed);
+                    return;
+                }
+                probed = self.task.exporter.probe() => probed,
+            };
+            match probed {
+                // Whether it takes messages again is for the next one to find out; until then the state stays.
+                Ok(()) => return,
+                Err(fault) => self.task.gauge.set_state(RunState::Stopped, Some(fault.to_string())),
+            }
         }
     }
 
-    /// Bounds what a crash sends again: no delivery while a cursor has waited too long for the disk.
-    async fn cursor_is_durable(&self, progress: &mut Progress) {
-        let Some((record, since)) = progress.pending else { return };
-        let mut durable = self.log.durable();
-        if *durable.borrow() >= record {
-            progress.pending = None;
-        } else if since.elapsed() >= CURSOR_DURABLE_WITHIN {
-            tokio::select! {
-                () = self.cancel.cancelled() => {}
-                _ = durable.wait_for(|d| *d >= record) => progress.pending = None,
+    /// Looks for an operator's retry or skip beyond the cursor. With one, parked messages up to it may be more than the
+    /// bounds allow: what it decides makes room again.
+    async fn is_decision_ahead(&mut self) -> bool {
+        let from = self.searched.max(self.parks_until).max(self.progress.cursor.through);
+        let (log, name) = (self.task.log.clone(), self.name.clone());
+        let found = tokio::task::spawn_blocking(move || newest_decision(&*log, &name, from)).await;
+        match found.map_err(|e| e.to_string()).and_then(|f| f.map_err(|e| e.to_string())) {
+            Ok((found, through)) => {
+                self.searched = through;
+                self.parks_until = found.map_or(self.parks_until, |record| self.parks_until.max(record));
+                found.is_some()
+            }
+            Err(error) => {
+                tracing::warn!(subscription = %self.name, error, "cannot look for a retry or skip");
+                false
             }
         }
+    }
+
+    /// Waits, while the cursor is noted as it falls due. With `pause`, no longer than that.
+    pub async fn wait(&mut self, pause: Option<Duration>, mut news: Option<&mut watch::Receiver<Sequence>>) -> Woke {
+        let until = pause.map(|pause| Instant::now() + pause);
+        loop {
+            let due = self.progress.due_in();
+            let (task, progress) = (&mut self.task, &mut self.progress);
+            tokio::select! {
+                () = task.cancel.cancelled() => return Woke::Cancelled,
+                changed = task.orders.changed() => {
+                    return if changed.is_ok() { Woke::Orders } else { Woke::Cancelled };
+                }
+                () = changed(news.as_deref_mut()) => return Woke::News,
+                () = until_then(until) => return Woke::Time,
+                () = task.gauge.asked() => progress.note(When::Due),
+                () = progress.written() => {}
+                () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => progress.note(When::Due),
+            }
+        }
+    }
+
+    /// Between two steps: is there a reason to leave off?
+    pub fn check_orders(&self) -> Result<(), Halt> {
+        let leaves = self.task.cancel.is_cancelled() || self.task.orders.borrow().paused;
+        if leaves { Err(Halt::Interrupted) } else { Ok(()) }
+    }
+
+    pub fn is_well(&mut self) {
+        if self.task.gauge.state().0 != RunState::Running {
+            tracing::info!(subscription = %self.name, "subscription goes on");
+            self.task.gauge.set_state(RunState::Running, None);
+        }
+    }
+
+    pub fn is_unwell(&mut self, state: RunState, fault: &Fault) {
+        if self.task.gauge.state().0 != state {
+            tracing::warn!(subscription = %self.name, error = %fault, ?state, "subscription cannot go on");
+        }
+        self.task.gauge.set_state(state, Some(fault.to_string()));
+    }
+}
+
+async fn changed(news: Option<&mut watch::Receiver<Sequence>>) {
+    match news {
+        // The gauge that sends is ours as well: there is always somebody to wait for.
+        Some(news) => drop(news.changed().await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn until_then(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }

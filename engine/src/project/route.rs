@@ -469,7 +469,7 @@ impl RouteTask {
 }
 
 /// The last retry or skip of `route` beyond `after`, and how far the log was read. Reads from disk.
-fn newest_decision(
+pub(crate) fn newest_decision(
     log: &dyn EventLog,
     route: &str,
     mut after: Sequence,

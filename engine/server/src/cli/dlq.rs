@@ -249,6 +249,13 @@ fn tell(report: &ReleaseReport, route: &str, as_json: bool) -> Result<Exit, Fail
         report.parked_again.len(),
         show::count(report.record)
     ));
+    for blocked in &report.blocked {
+        show::say(&format!(
+            "{} did not run: it waits behind {}; retry or skip that one first",
+            show::count(blocked.sequence),
+            show::count(blocked.behind)
+        ));
+    }
     Ok(Exit::Done)
 }
 
