@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::control;
 use crate::export::gauge::SubscriptionGauge;
@@ -20,7 +21,7 @@ use crate::ingest::envelope::EnvelopeOptions;
 use crate::ingest::gauge::{SourceGauge, restore_counters};
 use crate::ingest::intake::Intake;
 use crate::ingest::letters::IngestLetters;
-use crate::ingest::task::{SourceSetup, SourceTask};
+use crate::ingest::task::{DRAIN_WITHIN, SourceSetup, SourceTask};
 use crate::parts::{DatabaseOptions, DatabaseSpec, EngineParts, ExporterSpec, MessageFormat, SourcePort};
 use crate::project::gauge::RouteGauge;
 use crate::project::prepare::RouteSetup;
@@ -29,7 +30,7 @@ use crate::rulebook::{RuleBook, RuleBookError};
 use crate::status::{LogStatus, Outcome, Readiness, RunState, Status};
 use crate::supervise::Tasks;
 
-/// Counters of push sources are noted, and finished states ended, this often.
+/// Counters of sources are noted, and finished states ended, this often.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// A running engine. Cheap to clone.
@@ -51,7 +52,9 @@ pub(crate) struct Inner {
     databases: Mutex<HashMap<String, Database>>,
     exporters: Mutex<HashMap<String, ExporterEntry>>,
     tasks: Mutex<TaskGroups>,
-    draining: CancellationToken,
+    /// Operators' decisions about dead letters of `ingest` that are not settled yet.
+    pub decisions: TaskTracker,
+    pub draining: CancellationToken,
     stop_routes: CancellationToken,
     stop_exporters: CancellationToken,
 }
@@ -156,6 +159,7 @@ impl Engine {
             databases: Mutex::new(databases.into_iter().map(Database::named).collect()),
             exporters: Mutex::new(exporters.into_iter().map(ExporterEntry::named).collect()),
             tasks: Mutex::new(tasks),
+            decisions: TaskTracker::new(),
             draining,
             stop_routes: CancellationToken::new(),
             stop_exporters: CancellationToken::new(),
@@ -395,8 +399,14 @@ impl Engine {
     pub async fn shutdown(&self) {
         let mut tasks = std::mem::take(&mut *self.inner.tasks.lock());
         self.inner.draining.cancel();
-        tasks.sources.join().await;
-        self.inner.intakes.values().for_each(Intake::note_counters);
+        self.inner.decisions.close();
+        let intakes = futures::future::join_all(self.inner.intakes.values().map(Intake::drain));
+        let decisions = tokio::time::timeout(DRAIN_WITHIN, self.inner.decisions.wait());
+        let ((), _, decided) = tokio::join!(tasks.sources.join(), intakes, decisions);
+        if decided.is_err() {
+            tracing::warn!("left with decisions about dead letters of ingest that are not durable yet");
+        }
+        self.inner.sources.iter().for_each(|source| source.note(&*self.inner.log));
         self.inner.stop_routes.cancel();
         tasks.routes.join().await;
         self.inner.stop_exporters.cancel();
@@ -419,12 +429,21 @@ impl Engine {
     /// Notes counters, and ends states that nobody will ask for again. Writes nothing while nothing happens.
     async fn keep_house(&self) {
         let mut tick = tokio::time::interval(HOUSEKEEPING);
+        let mut health = self.inner.log.health();
         loop {
             tokio::select! {
                 () = self.inner.stop_exporters.cancelled() => return,
                 _ = tick.tick() => {}
             }
-            self.inner.intakes.values().for_each(Intake::note_counters);
+            // A failed write took with it what nobody waited for.
+            let is_in_doubt = health.has_changed().unwrap_or(false);
+            health.mark_unchanged();
+            for source in &self.inner.sources {
+                if is_in_doubt {
+                    source.doubt_note();
+                }
+                source.note(&*self.inner.log);
+            }
             let mut batch = Batch::new();
             let routes = self.inner.routes.lock().clone();
             let subscriptions = self.inner.subscriptions.lock().clone();

@@ -143,6 +143,17 @@ pub struct ReleaseReport {
     /// Events that failed again.
     pub parked_again: Vec<u64>,
     pub skipped: Vec<u64>,
+    /// Why they failed again, where the call itself found out (`ingest`); the dead letters say it in any case.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub reasons: Vec<ParkedAgain>,
+}
+
+/// A dead letter that stays one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParkedAgain {
+    pub sequence: u64,
+    pub code: String,
+    pub error: String,
 }
 
 /// What became of one sequence on a route.
