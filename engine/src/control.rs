@@ -21,6 +21,10 @@ pub const SKIP: &str = "gravity.skip";
 /// What a retry or skip did, written before the transaction that does it; holds once the checkpoint has passed the record.
 /// Key: `ROUTE#SEQUENCE-OF-RECORD`.
 pub const RELEASED: &str = "gravity.released";
+/// A table held rows before its route wrote there; key: `ROUTE/TABLE`. No fold of the log gives them.
+pub const ADOPTED: &str = "gravity.adopted";
+/// Up to which record a route's releases have left live state; key: route. A database that stands before it went back.
+pub const SETTLED: &str = "gravity.settled";
 /// Events that changed nothing although a rule matched (a `patch` whose row is missing); key: `ROUTE#LAST`.
 pub const MISSED: &str = "gravity.missed";
 /// How far a subscription has delivered; key: `EXPORTER@ROUTE`.
@@ -31,7 +35,7 @@ pub const SOURCE: &str = "gravity.source";
 pub const PAUSED: &str = "gravity.paused";
 
 /// Control events that no rule may name: they would feed themselves (SEMANTICS 1.2).
-pub const NOT_FOR_RULES: &[&str] = &[CURSOR, PARKED, RETRY, SKIP, RELEASED, MISSED, SOURCE];
+pub const NOT_FOR_RULES: &[&str] = &[CURSOR, PARKED, RETRY, SKIP, RELEASED, SETTLED, MISSED, SOURCE];
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ConfigChanged {
@@ -114,6 +118,28 @@ pub struct Released {
     pub filtered: Vec<Sequence>,
     pub skipped: Vec<Sequence>,
     pub parked_again: Vec<Sequence>,
+}
+
+impl Released {
+    /// What is parked no longer.
+    pub fn freed(&self) -> impl Iterator<Item = Sequence> {
+        self.applied.iter().chain(&self.filtered).chain(&self.skipped).copied()
+    }
+}
+
+/// The baseline of a view that was adopted with rows: until a snapshot of it exists it cannot be rebuilt from the log alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    pub route: String,
+    pub table: String,
+    /// The view holds its former rows and what came after this sequence.
+    pub after: Sequence,
+    pub at: Micros,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    pub through: Sequence,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

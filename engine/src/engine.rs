@@ -22,7 +22,7 @@ use crate::ingest::gauge::{SourceGauge, restore_counters};
 use crate::ingest::intake::Intake;
 use crate::ingest::letters::IngestLetters;
 use crate::ingest::task::{DRAIN_WITHIN, SourceSetup, SourceTask};
-use crate::parts::{DatabaseOptions, DatabaseSpec, EngineParts, ExporterSpec, MessageFormat, SourcePort};
+use crate::parts::{DatabaseSpec, EngineParts, ExporterSpec, MessageFormat, SourcePort};
 use crate::project::gauge::RouteGauge;
 use crate::project::prepare::RouteSetup;
 use crate::project::route::{OrderSender, Orders, RouteTask, is_paused};
@@ -49,7 +49,9 @@ pub(crate) struct Inner {
     /// Views under construction included.
     pub routes: Arc<Mutex<Vec<Route>>>,
     pub subscriptions: Mutex<Vec<SubscriptionEntry>>,
-    databases: Mutex<HashMap<String, Database>>,
+    databases: Mutex<HashMap<String, SharedDatabase>>,
+    /// Connections that a reload replaced; closed once nobody works with them.
+    retired: Mutex<Vec<Arc<dyn ViewStore>>>,
     exporters: Mutex<HashMap<String, ExporterEntry>>,
     tasks: Mutex<TaskGroups>,
     /// Operators' decisions about dead letters of `ingest` that are not settled yet.
@@ -67,6 +69,9 @@ struct TaskGroups {
     housekeeping: Tasks,
 }
 
+/// Where a route writes, as a reload may replace it.
+pub(crate) type SharedDatabase = Arc<Mutex<DatabaseSpec>>;
+
 #[derive(Clone)]
 pub(crate) struct Route {
     pub gauge: Arc<RouteGauge>,
@@ -77,12 +82,6 @@ pub(crate) struct Route {
 pub(crate) struct SubscriptionEntry {
     pub gauge: Arc<SubscriptionGauge>,
     pub orders: OrderSender,
-}
-
-struct Database {
-    kind: &'static str,
-    store: Arc<dyn ViewStore>,
-    options: DatabaseOptions,
 }
 
 struct ExporterEntry {
@@ -108,7 +107,12 @@ pub enum StartError {
 impl Engine {
     pub async fn start(parts: EngineParts) -> Result<Engine, StartError> {
         let EngineParts { log, sources, databases, exporters, rules, stop_at_end } = parts;
-        let (book, changed) = RuleBook::open(&*log, &rules).await?;
+        let renames: Vec<(String, String)> =
+            databases.iter().filter_map(|d| Some((d.options.was.clone()?, d.name.clone()))).collect();
+        for (was, name) in &renames {
+            crate::rename::carry_over(&*log, was, name).await.map_err(|e| StartError::Log(Box::new(e)))?;
+        }
+        let (book, changed) = RuleBook::open(&*log, &rules, &renames).await?;
         if changed {
             tracing::info!(rules = &crate::rulebook::hex(&rules.set.hash())[..12], "rules recorded");
         }
@@ -156,7 +160,8 @@ impl Engine {
             intakes,
             routes: Arc::default(),
             subscriptions: Mutex::default(),
-            databases: Mutex::new(databases.into_iter().map(Database::named).collect()),
+            databases: Mutex::new(databases.into_iter().map(|d| (d.name.clone(), Arc::new(Mutex::new(d)))).collect()),
+            retired: Mutex::default(),
             exporters: Mutex::new(exporters.into_iter().map(ExporterEntry::named).collect()),
             tasks: Mutex::new(tasks),
             decisions: TaskTracker::new(),
@@ -185,17 +190,10 @@ impl Engine {
             let Some(database) = databases.get(name) else {
                 return Err(StartError::Missing { what: "database", name: name.to_owned() });
             };
-            let gauge = Arc::new(RouteGauge::new(name, database.kind));
+            let gauge = Arc::new(RouteGauge::new(name, database.lock().kind));
             let orders = Arc::new(watch::Sender::new(Orders { paused: is_paused(&state, name), ..Orders::default() }));
-            let setup = RouteSetup {
-                database: name.to_owned(),
-                only: None,
-                store: database.store.clone(),
-                options: database.options.clone(),
-                log: inner.log.clone(),
-                rules: inner.rules.clone(),
-                gauge: gauge.clone(),
-            };
+            let (log, rules) = (inner.log.clone(), inner.rules.clone());
+            let setup = RouteSetup::of_route(database.clone(), log, rules, gauge.clone());
             let task = RouteTask::new(setup, orders.subscribe(), inner.stop_routes.clone(), inner.routes.clone());
             inner.tasks.lock().routes.start(format!("route {name}"), task.run());
             inner.routes.lock().push(Route { gauge, orders });
@@ -242,9 +240,24 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes databases and exporters known that a reload brings.
-    pub(crate) fn add_parts(&self, databases: Vec<DatabaseSpec>, exporters: Vec<ExporterSpec>) {
-        self.inner.databases.lock().extend(databases.into_iter().map(Database::named));
+    /// Makes databases and exporters known that a reload brings. Where one of that name runs, its route goes on with the new
+    /// connection and settings from the end of its batch (SEMANTICS 6.1).
+    pub(crate) fn take_parts(&self, databases: Vec<DatabaseSpec>, exporters: Vec<ExporterSpec>) {
+        for spec in databases {
+            let known = self.inner.databases.lock().get(&spec.name).cloned();
+            let Some(known) = known else {
+                self.inner.databases.lock().insert(spec.name.clone(), Arc::new(Mutex::new(spec)));
+                continue;
+            };
+            let name = spec.name.clone();
+            let old = std::mem::replace(&mut *known.lock(), spec);
+            self.inner.retired.lock().push(old.store);
+            let routes = self.inner.routes.lock().clone();
+            let builds = format!("{name}/");
+            for route in routes.iter().filter(|r| r.gauge.name == name || r.gauge.name.starts_with(&builds)) {
+                route.orders.send_modify(|orders| orders.renewed += 1);
+            }
+        }
         self.inner.exporters.lock().extend(exporters.into_iter().map(ExporterEntry::named));
     }
 
@@ -263,7 +276,13 @@ impl Engine {
         names
     }
 
+    /// May read from disk, for the age of what a view lacks: call it where blocking is allowed.
     pub fn status(&self) -> Status {
+        self.glance(|position| self.oldest_beyond(position))
+    }
+
+    /// `oldest` tells when the first event beyond a position was received.
+    fn glance(&self, oldest: impl Fn(Sequence) -> Option<gravity_model::Micros>) -> Status {
         let inner = &self.inner;
         let stat = inner.log.stat();
         let state = match &*inner.log.health().borrow() {
@@ -287,7 +306,7 @@ impl Engine {
                 rules: inner.rules.newest().map(|v| v.hash()[..12].to_owned()).unwrap_or_default(),
             },
             sources: inner.sources.iter().map(|s| s.status()).collect(),
-            routes: routes.iter().map(|r| r.gauge.status(stat.last, self.oldest_beyond(r.gauge.position()))).collect(),
+            routes: routes.iter().map(|r| r.gauge.status(stat.last, oldest(r.gauge.position()))).collect(),
             exporters: inner
                 .subscriptions
                 .lock()
@@ -318,7 +337,7 @@ impl Engine {
         if draining {
             reasons.push("draining before a stop".to_owned());
         }
-        let status = self.status();
+        let status = self.glance(|_| None);
         let troubled = |s: RunState| matches!(s, RunState::Degraded | RunState::Stopped);
         let why = |error: &Option<String>| error.clone().unwrap_or_else(|| "no reason given".to_owned());
         for source in status.sources.iter().filter(|s| troubled(s.state)) {
@@ -377,8 +396,12 @@ impl Engine {
         let last = *inner.log.durable().borrow();
         let in_step = routes.iter().all(|r| match r.gauge.state().0 {
             RunState::Running => r.gauge.position() >= last && r.gauge.checkpoint() > Sequence::ZERO,
-            // A view with dead letters does not join its route by itself: it is as far as it gets.
-            RunState::Building => r.gauge.counters().parked() > 0,
+            // A view with dead letters does not join its route by itself: beside it is as far as it gets.
+            RunState::Building => {
+                let parent = r.gauge.name.rsplit_once('/').map_or("", |(route, _)| route);
+                let beside = |p: &Route| p.gauge.name == parent && r.gauge.checkpoint() >= p.gauge.checkpoint();
+                r.gauge.counters().parked() > 0 && routes.iter().any(beside)
+            }
             _ => false,
         }) && subscriptions.iter().all(|s| {
             routes
@@ -412,8 +435,9 @@ impl Engine {
         self.inner.stop_exporters.cancel();
         tasks.exporters.join().await;
         tasks.housekeeping.join().await;
-        let stores: Vec<_> = self.inner.databases.lock().values().map(|d| d.store.clone()).collect();
-        for store in stores {
+        let stores: Vec<_> = self.inner.databases.lock().values().map(|d| d.lock().store.clone()).collect();
+        let retired = std::mem::take(&mut *self.inner.retired.lock());
+        for store in stores.into_iter().chain(retired) {
             store.close().await;
         }
         let exporters: Vec<_> = self.inner.exporters.lock().values().map(|e| e.exporter.clone()).collect();
@@ -423,6 +447,14 @@ impl Engine {
         let log = self.inner.log.clone();
         if tokio::task::spawn_blocking(move || log.close()).await.is_err() {
             tracing::error!("the log did not close");
+        }
+    }
+
+    async fn close_retired(&self) {
+        let unused = |store: &mut Arc<dyn ViewStore>| Arc::strong_count(store) == 1;
+        let unused: Vec<_> = self.inner.retired.lock().extract_if(.., unused).collect();
+        for store in unused {
+            store.close().await;
         }
     }
 
@@ -444,21 +476,18 @@ impl Engine {
                 }
                 source.note(&*self.inner.log);
             }
+            self.close_retired().await;
             let mut batch = Batch::new();
             let routes = self.inner.routes.lock().clone();
             let subscriptions = self.inner.subscriptions.lock().clone();
             for route in &routes {
                 let mine = subscriptions.iter().filter(|s| s.gauge.route == route.gauge.name);
                 let through = mine.map(|s| s.gauge.cursor()).fold(route.gauge.checkpoint(), Sequence::min);
-                for (name, key) in route.gauge.ledger.lock().forget(&route.gauge.name, through) {
-                    control::end(&mut batch, name, &key);
-                }
+                route.gauge.ledger.lock().forget(&route.gauge.name, through).write(&route.gauge.name, &mut batch);
             }
             for subscription in &subscriptions {
                 let name = subscription.gauge.name();
-                for (state, key) in subscription.gauge.ledger.lock().forget(&name, subscription.gauge.cursor()) {
-                    control::end(&mut batch, state, &key);
-                }
+                subscription.gauge.ledger.lock().forget(&name, subscription.gauge.cursor()).write(&name, &mut batch);
             }
             let slowest =
                 routes.iter().map(|r| r.gauge.checkpoint()).chain(subscriptions.iter().map(|s| s.gauge.cursor()));
@@ -473,12 +502,6 @@ impl Engine {
                 tracing::debug!(%error, "finished states not ended");
             }
         }
-    }
-}
-
-impl Database {
-    fn named(spec: DatabaseSpec) -> (String, Database) {
-        (spec.name, Database { kind: spec.kind, store: spec.store, options: spec.options })
     }
 }
 

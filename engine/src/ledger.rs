@@ -8,12 +8,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use gravity_log::StateEntry;
-use gravity_model::Sequence;
+use gravity_log::{Batch, EventLog, LogError, ReadLimits, StateEntry};
+use gravity_model::{EventKind, Sequence};
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::control::{self, Parked, Released, UnreadableControl};
+use crate::control::{self, Missed, Parked, Released, Settled, UnreadableControl};
 
 /// Something that a parked event keeps later events from touching: one row of a table, or the whole table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -83,6 +83,7 @@ pub struct Ledger {
     parked: BTreeMap<Sequence, Arc<Parked>>,
     holders: HashMap<Arc<str>, Holders>,
     failed: u64,
+    waiting_bytes: u64,
     /// By sequence of the deciding record.
     released: BTreeMap<Sequence, Arc<Released>>,
     /// Event → record at which it took effect or was skipped.
@@ -93,24 +94,57 @@ pub struct Ledger {
 
 impl Ledger {
     /// Rebuilds the ledger of `route` from live state, as of its `checkpoint`. Releases beyond the checkpoint are left out:
-    /// their transaction did not commit, and the route will come to their record again.
-    pub fn load(route: &str, checkpoint: Sequence, state: &[StateEntry]) -> Result<Ledger, UnreadableControl> {
-        let mut ledger = Ledger::default();
-        let mine = |entry: &&StateEntry| control::route_of(&entry.key) == Some(route);
-        for entry in state.iter().filter(|e| e.name == control::PARKED).filter(mine) {
-            ledger.park(Arc::new(control::read(&entry.name, entry.sequence, &entry.payload)?));
-        }
-        for entry in state.iter().filter(|e| e.name == control::RELEASED).filter(mine) {
-            let released: Released = control::read(&entry.name, entry.sequence, &entry.payload)?;
-            if released.record <= checkpoint {
-                ledger.release(Arc::new(released));
+    /// their transaction did not commit, and the route will come to their record again. `None` where live state has moved on
+    /// since, because the database went back (fault V6): [`Ledger::read_again`] tells.
+    pub fn load(route: &str, checkpoint: Sequence, state: &[StateEntry]) -> Result<Option<Ledger>, UnreadableControl> {
+        let mut facts = Facts::default();
+        let mut settled = Sequence::ZERO;
+        for entry in state {
+            if entry.name == control::SETTLED && entry.key == route {
+                settled = control::read::<Settled>(&entry.name, entry.sequence, &entry.payload)?.through;
+            } else if control::route_of(&entry.key) == Some(route) {
+                facts.take(&entry.name, entry.sequence, &entry.payload)?;
             }
         }
-        for entry in state.iter().filter(|e| e.name == control::MISSED).filter(mine) {
-            let missed: control::Missed = control::read(&entry.name, entry.sequence, &entry.payload)?;
-            ledger.miss(missed.sequences);
+        let beyond = facts.released.range(checkpoint.next()..);
+        let ended = |released: &Released| released.freed().any(|sequence| !facts.parked.contains_key(&sequence));
+        if settled > checkpoint || beyond.into_iter().any(|(_, released)| ended(released)) {
+            return Ok(None);
         }
-        Ok(ledger)
+        Ok(Some(facts.as_of(checkpoint)))
+    }
+
+    /// [`Ledger::load`] from the log's present state, or from the whole log where it takes that.
+    pub async fn rebuild(route: &str, checkpoint: Sequence, log: &Arc<dyn EventLog>) -> Result<Ledger, LedgerError> {
+        if let Some(ledger) = Ledger::load(route, checkpoint, &log.state())? {
+            return Ok(ledger);
+        }
+        tracing::warn!(route, %checkpoint, "stands before releases that are settled; its dead letters are read from the log");
+        let (name, log) = (route.to_owned(), log.clone());
+        let read = tokio::task::spawn_blocking(move || Ledger::read_again(&name, checkpoint, &*log)).await;
+        read.unwrap_or(Err(LedgerError::Gone))
+    }
+
+    /// The same from the whole log: dead letters are what their records say up to `checkpoint` (SEMANTICS 4.3), also those
+    /// that were released later. Reads everything, on the calling thread.
+    pub fn read_again(route: &str, checkpoint: Sequence, log: &dyn EventLog) -> Result<Ledger, LedgerError> {
+        let mut facts = Facts::default();
+        let last = *log.durable().borrow();
+        let mut after = Sequence(log.stat().first.get().saturating_sub(1));
+        while after < last {
+            let blocks = log.read(after, ReadLimits { events: 65_536, bytes: 16 << 20 })?;
+            let Some(end) = blocks.last().map(gravity_log::Block::last) else { break };
+            for recorded in blocks.iter().flat_map(gravity_log::Block::iter) {
+                let event = &recorded.event;
+                let (EventKind::Control, Some(payload)) = (event.kind, event.payload) else { continue };
+                let key = event.key.and_then(|key| std::str::from_utf8(key).ok()).and_then(control::route_of);
+                if key == Some(route) {
+                    facts.take(event.name, recorded.sequence, payload)?;
+                }
+            }
+            after = end;
+        }
+        Ok(facts.as_of(checkpoint))
     }
 
     pub fn parked(&self, sequence: Sequence) -> Option<&Arc<Parked>> {
@@ -128,6 +162,11 @@ impl Ledger {
 
     pub fn failed(&self) -> u64 {
         self.failed
+    }
+
+    /// Memory that waiting events take, in bytes, as far as it is ours to say.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.waiting_bytes
     }
 
     pub fn waiting(&self) -> u64 {
@@ -160,6 +199,7 @@ impl Ledger {
     pub fn park(&mut self, parked: Arc<Parked>) {
         self.unpark(parked.sequence);
         self.failed += u64::from(!parked.waiting);
+        self.waiting_bytes += waiting_bytes(&parked);
         for key in &parked.blocks {
             let holders = self.holders.entry(key.table.clone()).or_default();
             match key.row {
@@ -171,9 +211,15 @@ impl Ledger {
         self.parked.insert(parked.sequence, parked);
     }
 
+    /// Takes an event out, as if it had never been parked.
+    pub fn remove(&mut self, sequence: Sequence) {
+        self.unpark(sequence);
+    }
+
     fn unpark(&mut self, sequence: Sequence) {
         let Some(parked) = self.parked.remove(&sequence) else { return };
         self.failed -= u64::from(!parked.waiting);
+        self.waiting_bytes -= waiting_bytes(&parked);
         for key in &parked.blocks {
             let Some(holders) = self.holders.get_mut(&key.table) else { continue };
             match key.row {
@@ -198,9 +244,9 @@ impl Ledger {
 
     /// Takes in what a committed retry or skip did.
     pub fn release(&mut self, released: Arc<Released>) {
-        for sequence in released.applied.iter().chain(&released.filtered).chain(&released.skipped) {
-            self.unpark(*sequence);
-            self.effect.insert(*sequence, released.record);
+        for sequence in released.freed() {
+            self.unpark(sequence);
+            self.effect.insert(sequence, released.record);
         }
         self.released.insert(released.record, released);
     }
@@ -226,28 +272,105 @@ impl Ledger {
         self.missed.contains(&sequence)
     }
 
-    /// Forgets what no subscription will ask for again, now that all of them are past `through`; returns the keys of the
-    /// (name, key) states to end in the log.
-    pub fn forget(&mut self, route: &str, through: Sequence) -> Vec<(&'static str, String)> {
-        let mut ended = Vec::new();
+    /// Forgets what no subscription will ask for again, now that all of them are past `through`.
+    pub fn forget(&mut self, route: &str, through: Sequence) -> Forgotten {
+        let mut forgotten = Forgotten::default();
         let old: Vec<Sequence> = self.released.range(..=through).map(|(record, _)| *record).collect();
         for record in old {
             if let Some(released) = self.released.remove(&record) {
-                for sequence in released.applied.iter().chain(&released.filtered).chain(&released.skipped) {
-                    self.effect.remove(sequence);
+                for sequence in released.freed() {
+                    self.effect.remove(&sequence);
+                    // Usually ended when it was released; that was lazy and a crash may have lost it. Without its release
+                    // the dead letter would come back.
+                    if !self.parked.contains_key(&sequence) {
+                        forgotten.ended.push((control::PARKED, control::numbered(route, sequence.get())));
+                    }
                 }
             }
-            ended.push((control::RELEASED, control::numbered(route, record.get())));
+            forgotten.ended.push((control::RELEASED, control::numbered(route, record.get())));
+            forgotten.settled = Some(record);
         }
         let old: Vec<Sequence> = self.missed_records.range(..=through).map(|(last, _)| *last).collect();
         for last in old {
             for sequence in self.missed_records.remove(&last).unwrap_or_default() {
                 self.missed.remove(&sequence);
             }
-            ended.push((control::MISSED, control::numbered(route, last.get())));
+            forgotten.ended.push((control::MISSED, control::numbered(route, last.get())));
         }
-        ended
+        forgotten
     }
+}
+
+/// What a ledger has let go of, to be told to the log in this order and in one batch.
+#[derive(Debug, Default)]
+pub struct Forgotten {
+    /// The newest record whose release left live state.
+    pub settled: Option<Sequence>,
+    /// (name, key) of the states to end.
+    pub ended: Vec<(&'static str, String)>,
+}
+
+impl Forgotten {
+    pub fn write(self, route: &str, batch: &mut Batch) {
+        if let Some(through) = self.settled {
+            control::put(batch, control::SETTLED, route, &Settled { through }, None);
+        }
+        self.ended.into_iter().for_each(|(name, key)| control::end(batch, name, &key));
+    }
+}
+
+/// Control events of one route as they were read, newest of each key.
+#[derive(Default)]
+struct Facts {
+    parked: BTreeMap<Sequence, Arc<Parked>>,
+    released: BTreeMap<Sequence, Arc<Released>>,
+    missed: Vec<Missed>,
+}
+
+impl Facts {
+    fn take(&mut self, name: &str, at: Sequence, payload: &[u8]) -> Result<(), UnreadableControl> {
+        match name {
+            control::PARKED => {
+                let parked: Parked = control::read(name, at, payload)?;
+                self.parked.insert(parked.sequence, Arc::new(parked));
+            }
+            control::RELEASED => {
+                let released: Released = control::read(name, at, payload)?;
+                self.released.insert(released.record, Arc::new(released));
+            }
+            control::MISSED => self.missed.push(control::read(name, at, payload)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn as_of(self, checkpoint: Sequence) -> Ledger {
+        let mut ledger = Ledger::default();
+        self.parked.into_values().for_each(|parked| ledger.park(parked));
+        self.released.into_iter().take_while(|(record, _)| *record <= checkpoint).for_each(|(_, r)| ledger.release(r));
+        self.missed.into_iter().for_each(|missed| ledger.miss(missed.sequences));
+        ledger
+    }
+}
+
+/// Why a ledger cannot be rebuilt.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    #[error(transparent)]
+    Unreadable(#[from] UnreadableControl),
+    #[error("the log cannot be read: {0}")]
+    Log(#[from] LogError),
+    #[error("the task that read the log is gone")]
+    Gone,
+}
+
+/// Close to what a waiting record takes in memory: itself, its texts, its keys here and among the holders.
+fn waiting_bytes(parked: &Parked) -> u64 {
+    if !parked.waiting {
+        return 0;
+    }
+    let texts = parked.route.len() + parked.event.len() + parked.key.as_ref().map_or(0, String::len);
+    (size_of::<Parked>() + texts + parked.blocks.len() * 4 * size_of::<BlockedKey>()) as u64
 }
 
 #[cfg(test)]
@@ -318,9 +441,11 @@ mod tests {
             state(control::PARKED, control::numbered("db2", 6), park),
             state(control::RELEASED, control::numbered("db1", 12), serde_json::to_vec(&released).expect("serialises")),
         ];
-        let before = Ledger::load("db1", Sequence(11), &entries).expect("readable");
+        let before = Ledger::load("db1", Sequence(11), &entries).expect("readable").expect("nothing went back");
         assert_eq!(before.failed(), 1);
-        let after = Ledger::load("db1", Sequence(12), &entries).expect("readable");
+        let after = Ledger::load("db1", Sequence(12), &entries).expect("readable").expect("nothing went back");
         assert_eq!(after.failed(), 0);
+        let ended = Ledger::load("db1", Sequence(11), &entries[1..]).expect("readable");
+        assert!(ended.is_none(), "the park record has ended, so the database went back behind its release");
     }
 }

@@ -18,6 +18,7 @@ pub mod ledger;
 mod operate;
 pub mod parts;
 mod project;
+mod rename;
 mod rulebook;
 pub mod status;
 mod supervise;

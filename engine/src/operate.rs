@@ -162,6 +162,8 @@ impl Engine {
         let key = control::numbered(route, decision.at.unsigned_abs());
         control::tell(&mut batch, name, &key, &decision, Some(actor));
         let record = crate::append::durable(&*self.inner.log, batch).await?.durable().await?.first;
+        // A route that stopped because it can park no more looks for this record at once.
+        target.orders().send_modify(|orders| orders.kicks += 1);
         let done = async {
             loop {
                 let released = match &target {
@@ -243,7 +245,8 @@ impl Engine {
             });
         }
         orders.send_modify(|orders| {
-            *orders = Orders { paused: false, kicks: orders.kicks + 1, active_rules: orders.active_rules + 1 };
+            *orders =
+                Orders { paused: false, kicks: orders.kicks + 1, active_rules: orders.active_rules + 1, ..*orders };
         });
         Ok(())
     }
@@ -349,14 +352,15 @@ impl Engine {
         })
     }
 
-    /// Puts new rules in force from the next sequence on; parts that they need and that do not run yet are started.
+    /// Puts new rules in force from the next sequence on. `databases` and `exporters` are those that are new or changed: what
+    /// runs goes on with them, what the rules need and does not run yet is started.
     pub async fn reload(
         &self,
         rules: RulesInForce,
         databases: Vec<DatabaseSpec>,
         exporters: Vec<ExporterSpec>,
     ) -> Result<ReloadReport, ApiError> {
-        self.add_parts(databases, exporters);
+        self.take_parts(databases, exporters);
         let newest = self.inner.rules.newest();
         let mut report =
             ReloadReport { rules: crate::rulebook::hex(&rules.set.hash())[..12].to_owned(), ..Default::default() };

@@ -66,13 +66,22 @@ pub struct DatabaseOptions {
     pub lanes: u16,
     /// Failed events that may be parked at the same time; at the bound the route stops.
     pub max_parked: u64,
+    /// Memory for the records of events that wait behind failed ones, in bytes; at the bound the route stops.
+    pub max_waiting_bytes: u64,
     /// Earlier name of this entry.
     pub was: Option<String>,
 }
 
 impl Default for DatabaseOptions {
     fn default() -> DatabaseOptions {
-        DatabaseOptions { create: false, adopt_existing_rows: false, lanes: 1, max_parked: 100_000, was: None }
+        DatabaseOptions {
+            create: false,
+            adopt_existing_rows: false,
+            lanes: 1,
+            max_parked: 100_000,
+            max_waiting_bytes: 64 << 20,
+            was: None,
+        }
     }
 }
 

@@ -35,6 +35,8 @@ impl RulesVersion {
 #[derive(Debug)]
 pub struct RuleBook {
     versions: RwLock<Vec<Arc<RulesVersion>>>,
+    /// One change at a time: numbers follow the order on the log.
+    changing: tokio::sync::Mutex<()>,
 }
 
 /// Why the rules on the log cannot be used.
@@ -52,20 +54,26 @@ pub enum RuleBookError {
 
 impl RuleBook {
     /// Reads the versions on the log, and records `rules` as a new one if they differ from the newest. Returns whether
-    /// they did.
-    pub async fn open(log: &dyn EventLog, rules: &RulesInForce) -> Result<(RuleBook, bool), RuleBookError> {
+    /// they did. `renames` are (earlier, present) names of database entries: older versions speak of the earlier ones.
+    pub async fn open(
+        log: &dyn EventLog,
+        rules: &RulesInForce,
+        renames: &[(String, String)],
+    ) -> Result<(RuleBook, bool), RuleBookError> {
         let mut versions = Vec::new();
         for entry in log.state().iter().filter(|e| e.name == control::CONFIG_CHANGED) {
             let change: ConfigChanged = control::read(&entry.name, entry.sequence, &entry.payload)?;
             let set = if change.hash == hex(&rules.set.hash()) {
                 rules.set.clone()
             } else {
-                Arc::new(load_again(&change, entry.sequence)?)
+                let mut set = load_again(&change, entry.sequence)?;
+                renames.iter().for_each(|(was, name)| set.rename_database(was, name));
+                Arc::new(set)
             };
             versions.push(Arc::new(RulesVersion { version: change.version, sequence: entry.sequence, set }));
         }
         versions.sort_by_key(|v| v.sequence);
-        let book = RuleBook { versions: RwLock::new(versions) };
+        let book = RuleBook { versions: RwLock::new(versions), changing: tokio::sync::Mutex::default() };
         let changed = book.newest().is_none_or(|newest| newest.set.hash() != rules.set.hash());
         if changed {
             book.change(log, rules).await?;
@@ -75,6 +83,7 @@ impl RuleBook {
 
     /// Records a new version; durable when this returns.
     pub async fn change(&self, log: &dyn EventLog, rules: &RulesInForce) -> Result<Arc<RulesVersion>, RuleBookError> {
+        let _alone = self.changing.lock().await;
         let version = self.newest().map_or(1, |newest| newest.version + 1);
         let change = ConfigChanged {
             version,

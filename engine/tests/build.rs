@@ -2,8 +2,9 @@
 
 mod support;
 
-use gravity_model::ColumnType;
+use gravity_connectors::memory::view::{Point, Scripted};
 use gravity_model::port::view::{ViewState, ViewStore};
+use gravity_model::{ColumnType, FaultKind};
 use support::{Rig, USERS, changed, eventually, in_step, post, route, table};
 
 fn with_names() -> String {
@@ -157,5 +158,30 @@ async fn a_stopped_route_may_take_the_active_rules_from_its_checkpoint() {
     engine.resume("db1", true, "op").await.expect("accepted");
     in_step(&engine, last).await;
     assert_eq!(rig.rows(), ["2 b", "3 c"]);
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_joined_without_knowing_it_stays_joined() {
+    let rig = Rig::new(USERS);
+    rig.views.put_table(table("names", &[("id", ColumnType::I64, true), ("name", ColumnType::Text, false)]));
+    let engine = rig.start().await;
+    let last = post(&engine, &changed(1, "a")).await.last.expect("stored");
+    in_step(&engine, last).await;
+    // The route takes the new rules, the build takes its table, and the answer to its joining is lost.
+    for what in [Scripted::Hang, Scripted::Hang, Scripted::FailAfter(FaultKind::Disconnected)] {
+        rig.views.script(Point::Rewrite, what);
+    }
+    engine.reload(rig.rules_in_force(&with_names()), Vec::new(), Vec::new()).await.expect("accepted");
+    rig.views.release();
+    let begun = || engine.status().routes.iter().any(|r| r.name == "db1/names");
+    eventually(begun, || format!("{:?}", engine.status())).await;
+    rig.views.release();
+    joined(&rig).await;
+    let alone = || engine.status().routes.len() == 1;
+    eventually(alone, || format!("{:?}", engine.status())).await;
+    let last = post(&engine, &changed(2, "b")).await.last.expect("stored");
+    in_step(&engine, last).await;
+    assert_eq!((rig.views.rows("names").len(), rig.rows().len()), (2, 2));
     engine.shutdown().await;
 }

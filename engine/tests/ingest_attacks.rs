@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use gravity_connectors::memory::source::Published;
@@ -446,10 +446,10 @@ async fn a_large_request_of_events_with_ids_is_taken_in_seconds() {
         ..IntakeRequest::default()
     };
     let web = engine.intake("web").expect("there");
-    let taken = tokio::time::timeout(Duration::from_secs(15), web.submit(request())).await;
-    assert_eq!(taken.expect("in time").expect("taken in").duplicates, 0);
-    let again = tokio::time::timeout(Duration::from_secs(15), web.submit(request())).await;
-    assert_eq!(again.expect("in time").expect("answered").duplicates, 300_000);
+    let began = Instant::now();
+    assert_eq!(web.submit(request()).await.expect("taken in").duplicates, 0);
+    assert_eq!(web.submit(request()).await.expect("answered").duplicates, 300_000);
+    assert!(began.elapsed() < Duration::from_secs(15), "took {:?}", began.elapsed());
     engine.shutdown().await;
 }
 

@@ -98,6 +98,22 @@ impl RuleSet {
     }
 
     /// In the order in which the rules name them.
+    /// The same rules for a database entry that has another name now (`"was"`). The hash stays: it is of the files' text.
+    pub fn rename_database(&mut self, was: &str, name: &str) {
+        let new = |database: &mut String| {
+            if database == was {
+                *database = name.to_owned();
+            }
+        };
+        for rule in &mut self.rules {
+            rule.database.iter_mut().chain(&mut rule.databases).for_each(new);
+        }
+        self.subscriptions.iter_mut().map(|subscription| &mut subscription.database).for_each(new);
+        let databases = std::mem::take(&mut self.databases).into_iter();
+        self.databases =
+            databases.map(|(key, context)| (if key == was { name.to_owned() } else { key }, context)).collect();
+    }
+
     pub fn subscriptions(&self) -> &[Subscription] {
         &self.subscriptions
     }

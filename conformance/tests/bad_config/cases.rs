@@ -257,6 +257,8 @@ pub const BAD: &[Bad] = &[
       "lanes": 0"#), code: "config/bad-value", line: 15 },
     Bad { what: "was itself", file: "databases.json", edit: Change(r#""path": "db2.db""#, r#""path": "db2.db",
       "was": "db2""#), code: "config/conflict", line: 15 },
+    Bad { what: "was another entry", file: "databases.json", edit: Change(r#""path": "db2.db""#, r#""path": "db2.db",
+      "was": "db1""#), code: "config/conflict", line: 15 },
     Bad { what: "one place twice", file: "databases.json", edit: Change(r#"    "db2": {"#, r#"    "db3": {"type": "sqlite", "path": "db2.db", "ddl": "create"},
     "db2": {"#), code: "config/duplicate-place", line: 13 },
     Bad { what: "no path", file: "databases.json", edit: Change(r#"      "path": "db2.db",

@@ -85,6 +85,10 @@ struct Table {
     rows: BTreeMap<Vec<u8>, Vec<Value>>,
 }
 
+/// Everything that was committed at one moment.
+#[derive(Clone)]
+pub struct Backup(State);
+
 impl MemoryViews {
     pub fn new() -> MemoryViews {
         MemoryViews::default()
@@ -105,6 +109,21 @@ impl MemoryViews {
     pub fn rows(&self, table: &str) -> Vec<Vec<Value>> {
         let state = self.shared.state.lock();
         state.tables.get(table).map(|t| t.rows.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Takes over a table of another database with its rows, and nothing of its bookkeeping.
+    pub fn put_rows_of(&self, other: &MemoryViews, table: &str) {
+        let found = other.shared.state.lock().tables.get(table).cloned();
+        self.shared.state.lock().tables.extend(found.map(|rows| (table.to_owned(), rows)));
+    }
+
+    pub fn backup(&self) -> Backup {
+        Backup(self.shared.state.lock().clone())
+    }
+
+    /// Puts a backup back, as an operator would with a real database (fault V6).
+    pub fn restore(&self, backup: &Backup) {
+        *self.shared.state.lock() = backup.0.clone();
     }
 
     /// Adds a fault to the queue of a point; each passage takes one.

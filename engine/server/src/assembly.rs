@@ -153,7 +153,7 @@ pub fn parts(
 ) -> Result<EngineParts, Fault> {
     let log_id = log.identity().log_id;
     let sources = config.sources.iter().map(|(name, entry)| source(config, name, entry, log_id));
-    let (databases, exporters) = new_parts(config, &[], &[])?;
+    let (databases, exporters) = parts_of(config, |_| true, |_| true)?;
     Ok(EngineParts {
         sources: sources.collect::<Result<_, Fault>>()?,
         databases,
@@ -164,17 +164,17 @@ pub fn parts(
     })
 }
 
-/// Databases and exporters but those of the given names.
-pub fn new_parts(
+/// The databases and exporters that are wanted, by name.
+pub fn parts_of(
     config: &Config,
-    but_databases: &[String],
-    but_exporters: &[String],
+    wants_database: impl Fn(&str) -> bool,
+    wants_exporter: impl Fn(&str) -> bool,
 ) -> Result<(Vec<DatabaseSpec>, Vec<ExporterSpec>), Fault> {
-    let databases = config.databases.iter().filter(|(name, _)| !but_databases.contains(name)).map(|(name, entry)| {
+    let databases = config.databases.iter().filter(|(name, _)| wants_database(name)).map(|(name, entry)| {
         let options = database_options(entry.route());
         Ok(DatabaseSpec { name: name.clone(), kind: entry.kind(), store: store(config, entry)?, options })
     });
-    let exporters = config.exporters.iter().filter(|(name, _)| !but_exporters.contains(name));
+    let exporters = config.exporters.iter().filter(|(name, _)| wants_exporter(name));
     let exporters = exporters.map(|(name, entry)| exporter(config, name, entry));
     Ok((databases.collect::<Result<_, Fault>>()?, exporters.collect::<Result<_, Fault>>()?))
 }
@@ -192,6 +192,7 @@ fn database_options(keys: &RouteKeys) -> DatabaseOptions {
         lanes: keys.lanes.unwrap_or(default.lanes),
         max_parked: keys.max_parked.unwrap_or(default.max_parked),
         was: keys.was.clone(),
+        ..default
     }
 }
 

@@ -6,27 +6,19 @@ use gravity_engine::Engine;
 use gravity_rules::diagnose::Severity;
 
 use crate::assembly;
-use crate::config::{Config, Flags};
+use crate::config::{Config, Fingerprints, Flags};
 
 /// What a reload is compared with.
 pub struct Reloading {
     directory: PathBuf,
     flags: Flags,
-    databases: Vec<String>,
-    exporters: Vec<String>,
-    /// What only a new start takes in, as text: sources, addresses, settings.
-    fixed: String,
+    known: Fingerprints,
+    kinds: Vec<(String, &'static str)>,
 }
 
 impl Reloading {
     pub fn new(directory: PathBuf, flags: Flags, config: &Config) -> Reloading {
-        Reloading {
-            directory,
-            flags,
-            databases: config.databases.iter().map(|(name, _)| name.clone()).collect(),
-            exporters: config.exporters.iter().map(|(name, _)| name.clone()).collect(),
-            fixed: fixed(config),
-        }
+        Reloading { directory, flags, known: Fingerprints::of(config), kinds: kinds(config) }
     }
 
     /// Never fails: what is wrong is said, and the engine goes on as it was.
@@ -49,12 +41,25 @@ impl Reloading {
         for finding in config.findings.iter().chain(rules.warnings().iter()) {
             tracing::warn!(code = finding.code, file = finding.file, line = finding.line, "{}", finding.message);
         }
-        if fixed(&config) != self.fixed {
-            tracing::warn!("changes of sources, addresses, credentials and settings take effect at the next start");
+        let newer = kinds(&config);
+        let other_kind = |(name, kind): &&(String, &str)| newer.iter().any(|(n, k)| n == name && k != kind);
+        if let Some((name, kind)) = self.kinds.iter().find(other_kind) {
+            tracing::error!(
+                "{name} was {kind} and is something else now: give it another name, or start anew; the engine goes on"
+            );
+            return;
+        }
+        let found = Fingerprints::of(&config);
+        if (&found.sources, found.settings) != (&self.known.sources, self.known.settings) {
+            tracing::warn!("changes of sources and of gravity.toml take effect at the next start");
         }
         let in_force = assembly::rules_in_force(&config, rules, "SIGHUP");
-        // What runs already keeps its connections; only what is new is handed over.
-        let parts = assembly::new_parts(&config, &self.databases, &self.exporters);
+        // Addresses, credentials and tuning take effect at once (SEMANTICS 6.1); what did not change keeps its connections.
+        let parts = assembly::parts_of(
+            &config,
+            |name| found.databases.get(name) != self.known.databases.get(name),
+            |name| found.exporters.get(name) != self.known.exporters.get(name),
+        );
         let (databases, exporters) = match parts {
             Ok(parts) => parts,
             Err(fault) => {
@@ -62,10 +67,14 @@ impl Reloading {
                 return;
             }
         };
+        let renewed: Vec<&str> =
+            databases.iter().map(|d| d.name.as_str()).chain(exporters.iter().map(|e| e.name.as_str())).collect();
+        if !renewed.is_empty() {
+            tracing::info!(entries = renewed.join(", "), "new connections");
+        }
         match engine.reload(in_force, databases, exporters).await {
             Ok(report) => {
-                self.databases = config.databases.iter().map(|(name, _)| name.clone()).collect();
-                self.exporters = config.exporters.iter().map(|(name, _)| name.clone()).collect();
+                (self.known, self.kinds) = (found, newer);
                 if report.changed {
                     tracing::info!(from = report.from, rules = report.rules, "new rules are in force");
                 } else {
@@ -79,8 +88,9 @@ impl Reloading {
     }
 }
 
-fn fixed(config: &Config) -> String {
-    let entries = serde_json::to_string(&(&config.sources, &config.databases, &config.exporters)).unwrap_or_default();
-    // Secrets are redacted in both texts: a new password alone shows in its digest.
-    format!("{entries} {:?} {}", config.settings.show(), config.secrets_digest())
+/// Names of databases and exporters, in that order and marked, with their types.
+fn kinds(config: &Config) -> Vec<(String, &'static str)> {
+    let databases = config.databases.iter().map(|(name, entry)| (format!("database {name}"), entry.kind()));
+    let exporters = config.exporters.iter().map(|(name, entry)| (format!("exporter {name}"), entry.kind()));
+    databases.chain(exporters).collect()
 }

@@ -69,7 +69,7 @@ impl SubscriptionTask {
         let cursor = state.iter().find(|e| e.name == control::CURSOR && e.key == name);
         let cursor = cursor.and_then(|e| control::read::<Cursor>(&e.name, e.sequence, &e.payload).ok());
         let cursor = cursor.unwrap_or(Cursor { through: self.begin_after, delivered: 0 });
-        let ledger = match Ledger::load(&name, cursor.through, &state) {
+        let ledger = match Ledger::rebuild(&name, cursor.through, &self.log).await {
             Ok(ledger) => ledger,
             Err(error) => return self.gauge.set_state(RunState::Stopped, Some(error.to_string())),
         };
@@ -310,7 +310,7 @@ impl SubscriptionTask {
             self.gauge.ledger.lock().release(Arc::new(done));
         }
         let mut batch = Batch::new();
-        for sequence in released.applied.iter().chain(&released.skipped) {
+        for sequence in released.freed() {
             control::end(&mut batch, control::PARKED, &control::numbered(&self.gauge.name(), sequence.get()));
         }
         control::put(

@@ -11,9 +11,10 @@ use gravity_model::failpoint::{self, Hit};
 use gravity_model::port::view::{EventOutcome, ViewStore, ViewTransaction};
 use gravity_model::shape::SharedShape;
 use gravity_model::{Checkpoint, Counters, Fault, FaultKind, Sequence};
-use gravity_rules::RouteProgram;
+use gravity_rules::{Refusal, RouteProgram};
 
 use crate::control::{self, Missed, Parked, Stage};
+use crate::ledger::Ledger;
 use crate::project::evaluate::{Judged, Stretch, Wants, shown, touched};
 use crate::project::fold::{Fold, Folded};
 use crate::project::gauge::RouteGauge;
@@ -21,6 +22,10 @@ use crate::project::lanes::{Run, home_lane, runs};
 
 /// A refused part of at most this many events runs event by event.
 const SINGLY: usize = 32;
+
+/// Codes of the faults that stop a route which can park no more.
+pub const MAX_PARKED: &str = "route/max-parked";
+pub const MAX_WAITING: &str = "route/max-waiting";
 
 /// Writes a route's stretches for the length of one session.
 pub struct Applier {
@@ -39,6 +44,8 @@ pub struct Means {
     /// Table names, shared with blocked keys.
     pub names: Vec<Arc<str>>,
     pub max_parked: u64,
+    /// See [`DatabaseOptions`](crate::parts::DatabaseOptions).
+    pub max_waiting_bytes: u64,
 }
 
 impl Applier {
@@ -143,6 +150,7 @@ impl Writer<'_> {
 
     async fn apply_part(&mut self, input: &Input<'_>, part: &[u32], through: Sequence) -> Result<(), Fault> {
         let plan = self.plan(input, part)?;
+        let through = plan.full.as_ref().map_or(through, |full| full.through);
         let late = failpoint::sabotaged("project.park_after_checkpoint");
         if !late {
             self.means.append(plan.records.iter().map(|p| &**p), None).await?;
@@ -172,14 +180,18 @@ impl Writer<'_> {
         if late {
             self.means.append(plan.records.iter().map(|p| &**p), None).await?;
         }
-        Ok(())
+        plan.full.map_or(Ok(()), |full| Err(full.fault))
     }
 
     /// Runs events one by one under savepoints, in log order, in one transaction; only what fails there is at fault.
     async fn apply_singly(&mut self, input: &Input<'_>, part: &[u32], through: Sequence) -> Result<(), Fault> {
         let mut transaction = self.means.store.begin(self.rows).await?;
         match self.run_singly(&mut transaction, input, part).await {
-            Ok((counters, missed)) => self.commit(transaction, through, &counters, missed).await,
+            Ok(Singly { counters, missed, full }) => {
+                let through = full.as_ref().map_or(through, |full| full.through);
+                self.commit(transaction, through, &counters, missed).await?;
+                full.map_or(Ok(()), |full| Err(full.fault))
+            }
             Err(fault) => {
                 transaction.rollback().await;
                 Err(fault)
@@ -194,37 +206,53 @@ impl Writer<'_> {
         transaction: &mut Box<dyn ViewTransaction>,
         input: &Input<'_>,
         part: &[u32],
-    ) -> Result<(Vec<Counters>, Vec<Sequence>), Fault> {
+    ) -> Result<Singly, Fault> {
         let mut all = self.counters();
-        let (mut records, mut missed) = (Vec::new(), Vec::new());
-        for index in part {
+        let (mut records, mut missed, mut full) = (Vec::new(), Vec::new(), None);
+        for (taken, index) in part.iter().enumerate() {
             let judged = &input.stretch.events[*index as usize];
             let counters = &mut all[self.home(input.stretch, judged)];
-            counters.read += 1;
-            match self.means.fate(input.stretch, judged) {
-                Fate::Unmatched => counters.unmatched += 1,
-                Fate::Filtered => counters.filtered += 1,
-                Fate::Known { waiting } => count_parked(counters, waiting),
-                Fate::Parks { waiting, refusal } => {
-                    count_parked(counters, waiting);
-                    records.push(self.means.park(input.stretch, input.blocks, judged, waiting, refusal)?);
+            let parked = match self.means.fate(input.stretch, judged) {
+                Fate::Unmatched => {
+                    counters.unmatched += 1;
+                    None
                 }
+                Fate::Filtered => {
+                    counters.filtered += 1;
+                    None
+                }
+                Fate::Known { waiting } => {
+                    count_parked(counters, waiting);
+                    None
+                }
+                Fate::Parks { waiting, refusal } => Some((waiting, refusal)),
                 Fate::Runs => match self.means.run_one(transaction, input.stretch, judged).await? {
-                    Ok(true) => counters.applied += 1,
+                    Ok(true) => {
+                        counters.applied += 1;
+                        None
+                    }
                     Ok(false) => {
                         counters.filtered += 1;
                         missed.push(judged.sequence);
+                        None
                     }
-                    Err(refused) => {
-                        count_parked(counters, false);
-                        let why = Some(Why::of(&refused));
-                        records.push(self.means.park(input.stretch, input.blocks, judged, false, why)?);
-                    }
+                    Err(refused) => Some((false, Some(Why::of(&refused)))),
                 },
+            };
+            if let Some((waiting, why)) = parked {
+                match self.means.park(input.stretch, input.blocks, judged, waiting, why) {
+                    Ok(record) => records.push(record),
+                    Err(fault) => {
+                        full = Some(Full::at(input.stretch, part, taken, fault)?);
+                        break;
+                    }
+                }
+                count_parked(counters, waiting);
             }
+            counters.read += 1;
         }
         self.means.append(records.iter().map(|p| &**p), None).await?;
-        Ok((all, missed))
+        Ok(Singly { counters: all, missed, full })
     }
 
     /// Parks one event that the database takes but does not commit, and passes it.
@@ -249,27 +277,33 @@ impl Writer<'_> {
     /// Decides about each event of a part, parking in memory what must be parked.
     fn plan(&self, input: &Input<'_>, part: &[u32]) -> Result<Plan, Fault> {
         let mut all = self.counters();
-        let mut records = Vec::new();
+        let (mut records, mut full) = (Vec::new(), None);
         let mut fold = Fold::new(&input.stretch.evaluation, &self.means.shapes);
-        for index in part {
+        for (taken, index) in part.iter().enumerate() {
             let judged = &input.stretch.events[*index as usize];
             let counters = &mut all[self.home(input.stretch, judged)];
-            counters.read += 1;
             match self.means.fate(input.stretch, judged) {
                 Fate::Unmatched => counters.unmatched += 1,
                 Fate::Filtered => counters.filtered += 1,
                 Fate::Known { waiting } => count_parked(counters, waiting),
                 Fate::Parks { waiting, refusal } => {
+                    match self.means.park(input.stretch, input.blocks, judged, waiting, refusal) {
+                        Ok(record) => records.push(record),
+                        Err(fault) => {
+                            full = Some(Full::at(input.stretch, part, taken, fault)?);
+                            break;
+                        }
+                    }
                     count_parked(counters, waiting);
-                    records.push(self.means.park(input.stretch, input.blocks, judged, waiting, refusal)?);
                 }
                 Fate::Runs => {
                     counters.applied += 1;
                     self.means.add(&mut fold, input.stretch, *index, judged);
                 }
             }
+            counters.read += 1;
         }
-        Ok(Plan { counters: all, records, folded: fold.finish() })
+        Ok(Plan { counters: all, records, folded: fold.finish(), full })
     }
 
     /// Counters as committed, one entry per row.
@@ -357,9 +391,11 @@ impl Means {
             return Ok(Ok(true));
         }
         Ok(match transaction.apply_event(&folded.batch).await? {
+            // Several changes may have become one row.
             EventOutcome::Applied(applied) => {
-                let changes = (judged.changes.end - judged.changes.start) as usize;
-                Ok(applied.missed.len() < changes)
+                let missed =
+                    applied.missed.iter().map(|row| folded.patched.get(row).map_or(0, Vec::len)).sum::<usize>();
+                Ok(missed < (judged.changes.end - judged.changes.start) as usize)
             }
             EventOutcome::Refused(fault) => Err(fault),
         })
@@ -381,15 +417,7 @@ impl Means {
         match &judged.wants {
             Wants::Unmatched => Fate::Unmatched,
             Wants::Filtered => Fate::Filtered,
-            Wants::Refused(refusal) => Fate::Parks {
-                waiting: false,
-                refusal: Some(Why {
-                    stage: Stage::Map,
-                    code: refusal.code.to_owned(),
-                    error: refusal.message.clone(),
-                    rule: Some(refusal.rule.clone()),
-                }),
-            },
+            Wants::Refused(refusal) => Fate::Parks { waiting: false, refusal: Some(Why::of_rule(refusal)) },
             Wants::Changes if ledger.is_empty() => Fate::Runs,
             Wants::Changes => {
                 let keys = touched(&self.names, &stretch.evaluation, judged);
@@ -415,16 +443,32 @@ impl Means {
         let keys = touched(&self.names, &stretch.evaluation, judged);
         let parked = Arc::new(parked(&self.gauge.name, judged.sequence, event, key, keys, waiting, why));
         let mut ledger = self.gauge.ledger.lock();
-        if !waiting && ledger.failed() >= self.max_parked {
-            return Err(Fault::new(
-                FaultKind::Misconfigured,
-                "route/max-parked",
-                format!("park the event at sequence {}", judged.sequence),
-                format!("{} events are parked, as many as `max_parked` allows; retry or skip some", ledger.failed()),
-            ));
-        }
+        self.has_room(&ledger, judged.sequence, waiting)?;
         ledger.park(parked.clone());
         Ok(parked)
+    }
+
+    /// The bounds of SEMANTICS 4.2. An operator's decision that is on the log already lifts them up to its record: the route
+    /// could not come to it otherwise.
+    fn has_room(&self, ledger: &Ledger, sequence: Sequence, waiting: bool) -> Result<(), Fault> {
+        let (code, detail) = if !waiting && ledger.failed() >= self.max_parked {
+            let detail =
+                format!("{} events failed, as many as `max_parked` allows; retry or skip some", ledger.failed());
+            (MAX_PARKED, detail)
+        } else if waiting && ledger.waiting_bytes() >= self.max_waiting_bytes {
+            let detail = format!(
+                "{} events wait behind failed ones, {} MiB of records; retry or skip what they wait for",
+                ledger.waiting(),
+                ledger.waiting_bytes() >> 20
+            );
+            (MAX_WAITING, detail)
+        } else {
+            return Ok(());
+        };
+        if sequence < self.gauge.parks_until() {
+            return Ok(());
+        }
+        Err(Fault::new(FaultKind::Misconfigured, code, format!("park the event at sequence {sequence}"), detail))
     }
 
     /// Appends park records, and what a decision released, and waits until they are durable.
@@ -451,6 +495,32 @@ struct Plan {
     counters: Vec<Counters>,
     records: Vec<Arc<Parked>>,
     folded: Folded,
+    full: Option<Full>,
+}
+
+/// What running events one by one came to.
+struct Singly {
+    /// One entry per row.
+    counters: Vec<Counters>,
+    missed: Vec<Sequence>,
+    full: Option<Full>,
+}
+
+/// A part that ends early: its next event would have to be parked, and there is no room.
+struct Full {
+    /// The last event before it.
+    through: Sequence,
+    fault: Fault,
+}
+
+impl Full {
+    /// `taken` events of the part come before; with none there is nothing to write.
+    fn at(stretch: &Stretch, part: &[u32], taken: usize, fault: Fault) -> Result<Full, Fault> {
+        match taken.checked_sub(1) {
+            Some(last) => Ok(Full { through: stretch.events[part[last] as usize].sequence, fault }),
+            None => Err(fault),
+        }
+    }
 }
 
 enum Fate {
@@ -477,6 +547,16 @@ pub struct Why {
 }
 
 impl Why {
+    /// A refusal by the rules.
+    pub fn of_rule(refusal: &Refusal) -> Why {
+        Why {
+            stage: Stage::Map,
+            code: refusal.code.to_owned(),
+            error: refusal.message.clone(),
+            rule: Some(refusal.rule.clone()),
+        }
+    }
+
     /// A refusal by the database.
     pub fn of(fault: &Fault) -> Why {
         Why { stage: Stage::Apply, code: fault.code.to_string(), error: fault.to_string(), rule: None }

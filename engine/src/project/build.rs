@@ -16,11 +16,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Route;
-use crate::parts::DatabaseOptions;
 use crate::project::apply::Applier;
 use crate::project::gauge::RouteGauge;
 use crate::project::prepare::RouteSetup;
 use crate::project::route::{Orders, RouteTask, is_paused};
+use crate::rulebook::RulesVersion;
 use crate::supervise::Tasks;
 
 /// A build asks its route to hold at its checkpoint; the route answers with it and waits until `done` is answered or dropped.
@@ -57,8 +57,9 @@ impl Builds {
         Builds { registry, cancel, tasks: Tasks::default(), running: Arc::default(), sender, requests }
     }
 
-    /// Starts the builds of `tables` that do not run yet.
-    pub fn start(&mut self, setup: &RouteSetup, tables: &[String]) {
+    /// Starts the builds of `tables` that do not run yet. A new one begins under `version`, the route's own: it stands
+    /// beside it at every sequence where they may meet.
+    pub fn start(&mut self, setup: &RouteSetup, version: &Arc<RulesVersion>, tables: &[String]) {
         for table in tables {
             if !self.running.lock().insert(table.clone()) {
                 continue;
@@ -67,15 +68,7 @@ impl Builds {
             let gauge = Arc::new(RouteGauge::new(&name, setup.gauge.kind));
             let paused = is_paused(&setup.log.state(), &name);
             let orders = Arc::new(watch::Sender::new(Orders { paused, ..Orders::default() }));
-            let build = RouteSetup {
-                database: setup.database.clone(),
-                only: Some(table.clone()),
-                store: setup.store.clone(),
-                options: DatabaseOptions { lanes: 1, ..setup.options.clone() },
-                log: setup.log.clone(),
-                rules: setup.rules.clone(),
-                gauge: gauge.clone(),
-            };
+            let build = setup.of_build(table, version, gauge.clone());
             let parent = Parent { gauge: setup.gauge.clone(), requests: self.sender.clone() };
             let task = RouteTask::build(build, orders.subscribe(), self.cancel.clone(), parent);
             self.registry.lock().push(Route { gauge, orders });

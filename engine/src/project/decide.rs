@@ -1,12 +1,15 @@
 //! Carries out an operator's retry or skip at the sequence of its record (SEMANTICS 4.2, 4.3).
 
+use std::sync::Arc;
+
 use gravity_log::{Block, ReadLimits};
 use gravity_model::failpoint::{self, Hit};
-use gravity_model::{Counters, Fault, FaultKind, Sequence};
+use gravity_model::{Checkpoint, Counters, Fault, FaultKind, Sequence};
 
-use crate::control::{self, Decision, Parked, Released, Stage};
+use crate::control::{self, Decision, Parked, Released};
+use crate::ledger::Ledger;
 use crate::project::apply::{Applier, Why, parked};
-use crate::project::evaluate::{Stretch, Wants, judge_one, shown, touched};
+use crate::project::evaluate::{Stretch, Wants, judge_one, touched};
 
 impl Applier {
     /// Runs what the record at `record` names, then in sequence order every event that only waited and is now free; one
@@ -14,58 +17,66 @@ impl Applier {
     pub async fn decide(&mut self, record: Sequence) -> Result<(), Fault> {
         let (name, decision) = self.read_decision(record).await?;
         let skips = name == control::SKIP;
-        let all: Vec<std::sync::Arc<Parked>> = self.means.gauge.ledger.lock().all_parked().cloned().collect();
-        let named = |p: &Parked| match &decision.sequences {
-            Some(sequences) => sequences.contains(&p.sequence),
-            None => !p.waiting,
+        match self.carry_out(record, skips, &decision, None).await {
+            // A deferred constraint speaks at the commit only, and names no event: whatever ran is parked again.
+            Err(fault) if fault.kind == FaultKind::RefusedEvent => {
+                let why = Why::of(&fault);
+                self.carry_out(record, skips, &decision, Some(&why)).await
+            }
+            other => other,
+        }
+    }
+
+    /// With `refused`, nothing runs: what would is parked again for that reason.
+    async fn carry_out(
+        &mut self,
+        record: Sequence,
+        skips: bool,
+        decision: &Decision,
+        refused: Option<&Why>,
+    ) -> Result<(), Fault> {
+        // Dead letters beyond the record may be known already, from before the database went back: they are not its business.
+        let known: Vec<Arc<Parked>> = {
+            let ledger = self.means.gauge.ledger.lock();
+            ledger.all_parked().take_while(|p| p.sequence < record).cloned().collect()
         };
-        let mut all_counters: Vec<Counters> = self.lanes.iter().map(|lane| lane.counters).collect();
-        let mut released = Released { route: self.means.gauge.name.clone(), record, ..Released::default() };
-        let mut again: Vec<std::sync::Arc<Parked>> = Vec::new();
         // The ledger as it will be, event by event: what is released here frees later ones in the same pass.
-        let mut ahead = crate::ledger::Ledger::default();
-        all.iter().for_each(|p| ahead.park(p.clone()));
+        let mut ahead = Ledger::default();
+        known.iter().for_each(|p| ahead.park(p.clone()));
+        let mut released = Released { route: self.means.gauge.name.clone(), record, ..Released::default() };
+        let mut again: Vec<Arc<Parked>> = Vec::new();
         let mut transaction = self.means.store.begin(&self.lanes).await?;
-        for entry in &all {
-            let free = !ahead.blocks(entry.sequence, &entry.blocks);
-            if skips && named(entry) {
-                uncount(&mut all_counters, entry.waiting);
-                all_counters[0].skipped += 1;
+        for entry in &known {
+            let named = decision.sequences.as_ref().map_or(!entry.waiting, |all| all.contains(&entry.sequence));
+            if skips && named {
                 released.skipped.push(entry.sequence);
-                free_from(&mut ahead, &released, entry.sequence);
+                ahead.remove(entry.sequence);
                 continue;
             }
-            let runs = free && ((!skips && named(entry)) || entry.waiting);
-            if !runs {
+            let free = !ahead.blocks(entry.sequence, &entry.blocks);
+            if !free || !(entry.waiting || (named && !skips)) {
                 continue;
             }
-            uncount(&mut all_counters, entry.waiting);
-            let outcome = match self.run_again(&mut transaction, entry.sequence).await {
-                Ok(outcome) => outcome,
+            let outcome = match refused {
+                Some(why) => Ok(Again::Failed(parked_again(entry, why.clone()))),
+                None => self.run_again(&mut transaction, entry).await,
+            };
+            match outcome {
+                Ok(Again::Applied) => released.applied.push(entry.sequence),
+                Ok(Again::Filtered) => released.filtered.push(entry.sequence),
+                Ok(Again::Failed(failed)) => {
+                    released.parked_again.push(entry.sequence);
+                    let failed = Arc::new(failed);
+                    ahead.park(failed.clone());
+                    again.push(failed);
+                    continue;
+                }
                 Err(fault) => {
                     transaction.rollback().await;
                     return Err(fault);
                 }
-            };
-            match outcome {
-                Again::Applied => {
-                    all_counters[0].applied += 1;
-                    released.applied.push(entry.sequence);
-                    free_from(&mut ahead, &released, entry.sequence);
-                }
-                Again::Filtered => {
-                    all_counters[0].filtered += 1;
-                    released.filtered.push(entry.sequence);
-                    free_from(&mut ahead, &released, entry.sequence);
-                }
-                Again::Failed(failed) => {
-                    all_counters[0].failed += 1;
-                    released.parked_again.push(entry.sequence);
-                    let failed = std::sync::Arc::new(failed);
-                    ahead.park(failed.clone());
-                    again.push(failed);
-                }
             }
+            ahead.remove(entry.sequence);
         }
         let appended = self.means.append(again.iter().map(|p| &**p), Some(&released)).await;
         if let Err(fault) = appended {
@@ -81,25 +92,26 @@ impl Applier {
                 "failpoint project.after_release_record",
             ));
         }
-        self.all_lanes().commit_quietly(transaction, record, &all_counters, Vec::new()).await?;
-        self.settle(released, again, &decision);
+        let counters = account(&self.lanes, &released, &ahead);
+        self.all_lanes().commit_quietly(transaction, record, &counters, Vec::new()).await?;
+        self.settle(released, again, decision);
         self.announce();
         Ok(())
     }
 
     /// After the commit: the ledger follows, and states that have done their work end lazily.
-    fn settle(&self, released: Released, again: Vec<std::sync::Arc<Parked>>, decision: &Decision) {
+    fn settle(&self, released: Released, again: Vec<Arc<Parked>>, decision: &Decision) {
         tracing::info!(
             route = %self.means.gauge.name, record = %released.record, actor = %decision.actor, applied = released.applied.len(),
             skipped = released.skipped.len(), parked_again = released.parked_again.len(), "dead letters released"
         );
         let mut batch = gravity_log::Batch::new();
-        for sequence in released.applied.iter().chain(&released.filtered).chain(&released.skipped) {
+        for sequence in released.freed() {
             control::end(&mut batch, control::PARKED, &control::numbered(&self.means.gauge.name, sequence.get()));
         }
         let mut ledger = self.means.gauge.ledger.lock();
         again.into_iter().for_each(|p| ledger.park(p));
-        ledger.release(std::sync::Arc::new(released));
+        ledger.release(Arc::new(released));
         drop(ledger);
         if !batch.is_empty()
             && let Err(error) = self.means.log.append_lazy(batch)
@@ -119,31 +131,24 @@ impl Applier {
     async fn run_again(
         &self,
         transaction: &mut Box<dyn gravity_model::port::view::ViewTransaction>,
-        sequence: Sequence,
+        entry: &Parked,
     ) -> Result<Again, Fault> {
-        let block = self.block_of(sequence).await?;
+        let block = self.block_of(entry.sequence).await?;
         let mut stretch = Stretch::default();
-        let recorded = block.event(sequence).ok_or_else(|| self.lost(sequence))?;
+        let recorded = block.event(entry.sequence).ok_or_else(|| self.lost(entry.sequence))?;
         let judged = judge_one(&self.means.program, &recorded, &block, &mut stretch.evaluation);
         let why = match &judged.wants {
             Wants::Unmatched | Wants::Filtered => return Ok(Again::Filtered),
-            Wants::Refused(refusal) => Why {
-                stage: Stage::Map,
-                code: refusal.code.to_owned(),
-                error: refusal.message.clone(),
-                rule: Some(refusal.rule.clone()),
-            },
+            Wants::Refused(refusal) => Why::of_rule(refusal),
             Wants::Changes => match self.means.run_one(transaction, &stretch, &judged).await? {
                 Ok(true) => return Ok(Again::Applied),
                 Ok(false) => return Ok(Again::Filtered),
-                Err(fault) => {
-                    Why { stage: Stage::Apply, code: fault.code.to_string(), error: fault.to_string(), rule: None }
-                }
+                Err(fault) => Why::of(&fault),
             },
         };
-        let (event, key) = shown(&block, sequence);
+        // Under the rules in force here it may touch other keys than before.
         let keys = touched(&self.means.names, &stretch.evaluation, &judged);
-        Ok(Again::Failed(parked(&self.means.gauge.name, sequence, event, key, keys, false, Some(why))))
+        Ok(Again::Failed(Parked { blocks: keys, ..parked_again(entry, why) }))
     }
 
     async fn block_of(&self, sequence: Sequence) -> Result<Block, Fault> {
@@ -162,18 +167,24 @@ enum Again {
     Failed(Parked),
 }
 
-/// Takes a parked event out of the lane that counts one; `status` shows sums, and outcomes are counted in lane 0.
-fn uncount(lanes: &mut [Counters], waiting: bool) {
-    let kept = lanes.iter_mut().map(|c| if waiting { &mut c.waiting } else { &mut c.failed }).find(|count| **count > 0);
-    if let Some(count) = kept {
-        *count -= 1;
-    }
+fn parked_again(entry: &Parked, why: Why) -> Parked {
+    let (event, key, blocks) = (entry.event.clone(), entry.key.clone(), entry.blocks.clone());
+    parked(&entry.route, entry.sequence, event, key, blocks, false, Some(why))
 }
 
-fn free_from(ahead: &mut crate::ledger::Ledger, released: &Released, sequence: Sequence) {
-    let one =
-        Released { route: String::new(), record: released.record, applied: vec![sequence], ..Released::default() };
-    ahead.release(std::sync::Arc::new(one));
+/// Counters after a decision. What is parked stands in lane 0 from now on, in the classes that the dead letters have: a redo
+/// may find other classes in them than were counted; `status` shows sums.
+fn account(lanes: &[Checkpoint], released: &Released, ahead: &Ledger) -> Vec<Counters> {
+    let mut all: Vec<Counters> = lanes.iter().map(|lane| Counters { failed: 0, waiting: 0, ..lane.counters }).collect();
+    let parked = lanes.iter().map(|lane| lane.counters.parked()).sum::<u64>();
+    let left = parked.saturating_sub(released.freed().count() as u64);
+    let first = &mut all[0];
+    first.applied += released.applied.len() as u64;
+    first.filtered += released.filtered.len() as u64;
+    first.skipped += released.skipped.len() as u64;
+    first.failed = ahead.failed().min(left);
+    first.waiting = left - first.failed;
+    all
 }
 
 /// The block that holds one event.

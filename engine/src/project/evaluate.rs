@@ -103,7 +103,8 @@ pub fn judge_one(
     Judged { sequence: recorded.sequence, wants, changes: first..evaluation.changes.len() as u32 }
 }
 
-fn stop_of(route: &str, recorded: &Recorded<'_>) -> Option<Stop> {
+/// What a control event asks of `route`.
+pub fn stop_of(route: &str, recorded: &Recorded<'_>) -> Option<Stop> {
     match recorded.event.name {
         control::CONFIG_CHANGED if recorded.event.payload.is_some() => Some(Stop::Config(recorded.sequence)),
         control::RETRY | control::SKIP if recorded.event.payload.is_some() => {

@@ -32,6 +32,8 @@ struct Inner {
     oldest: Option<Micros>,
     /// Programs by the first sequence that they hold for, oldest first.
     programs: Vec<(Sequence, Arc<RouteProgram>)>,
+    /// Up to this record of a retry or skip, dead letters may be more than the bounds allow.
+    parks_until: Sequence,
     /// Parked when this run began, to tell new dead letters.
     parked_at_start: Option<u64>,
 }
@@ -48,6 +50,7 @@ impl RouteGauge {
                 position: Sequence::ZERO,
                 oldest: None,
                 programs: Vec::new(),
+                parks_until: Sequence::ZERO,
                 parked_at_start: None,
             }),
             checkpoint: watch::Sender::new(Sequence::ZERO),
@@ -121,6 +124,22 @@ impl RouteGauge {
         let inner = self.inner.lock();
         let found = inner.programs.iter().rev().find(|(from, _)| *from <= sequence).or_else(|| inner.programs.first());
         found.map(|(_, program)| program.clone())
+    }
+
+    /// Lets go of programs that hold for nothing beyond `through`.
+    pub fn forget_programs(&self, through: Sequence) {
+        let mut inner = self.inner.lock();
+        let needed_from = inner.programs.iter().rposition(|(from, _)| *from <= through.next()).unwrap_or(0);
+        inner.programs.drain(..needed_from);
+    }
+
+    pub fn parks_until(&self) -> Sequence {
+        self.inner.lock().parks_until
+    }
+
+    pub fn lift_bounds(&self, until: Sequence) {
+        let mut inner = self.inner.lock();
+        inner.parks_until = inner.parks_until.max(until);
     }
 
     /// Fields that pass-through rules had no column for, by table; warned about once each.

@@ -11,6 +11,7 @@ use gravity_model::{BlockMark, Checkpoint, Counters, Epoch, Fault, FaultKind, Se
 use gravity_rules::RouteProgram;
 
 use crate::control::{self, TypesResolved};
+use crate::engine::SharedDatabase;
 use crate::parts::DatabaseOptions;
 use crate::project::apply::{Applier, Means, append_durable};
 use crate::project::gauge::RouteGauge;
@@ -22,6 +23,10 @@ pub struct RouteSetup {
     pub database: String,
     /// Restricts the route to one view that is built beside the others.
     pub only: Option<String>,
+    /// Rules that a route without checkpoint begins under; the newest where none are given.
+    pub begin_under: Option<Arc<RulesVersion>>,
+    spec: SharedDatabase,
+    /// The connection and settings in use: see [`RouteSetup::renew`].
     pub store: Arc<dyn ViewStore>,
     pub options: DatabaseOptions,
     pub log: Arc<dyn EventLog>,
@@ -38,6 +43,35 @@ pub struct Opened {
 }
 
 impl RouteSetup {
+    /// For the route of a database entry.
+    pub fn of_route(
+        spec: SharedDatabase,
+        log: Arc<dyn EventLog>,
+        rules: Arc<RuleBook>,
+        gauge: Arc<RouteGauge>,
+    ) -> RouteSetup {
+        let (store, options) = parts_of(&spec);
+        let database = gauge.name.clone();
+        RouteSetup { database, only: None, begin_under: None, spec, store, options, log, rules, gauge }
+    }
+
+    /// For one view of this route, built beside it.
+    pub fn of_build(&self, table: &str, version: &Arc<RulesVersion>, gauge: Arc<RouteGauge>) -> RouteSetup {
+        let (only, begin_under) = (Some(table.to_owned()), Some(version.clone()));
+        let options = DatabaseOptions { lanes: 1, ..self.options.clone() };
+        let (database, spec, store) = (self.database.clone(), self.spec.clone(), self.store.clone());
+        let (log, rules) = (self.log.clone(), self.rules.clone());
+        RouteSetup { database, only, begin_under, spec, store, options, log, rules, gauge }
+    }
+
+    /// Takes the connection and settings that the newest reload brought.
+    pub fn renew(&mut self) {
+        (self.store, self.options) = parts_of(&self.spec);
+        if self.only.is_some() {
+            self.options.lanes = 1;
+        }
+    }
+
     pub fn name(&self) -> &str {
         &self.gauge.name
     }
@@ -45,10 +79,17 @@ impl RouteSetup {
     /// Opens the database, proves that the checkpoint is ours, compiles the rules that are in force there.
     pub async fn open(&self) -> Result<Opened, Fault> {
         self.store.open().await?;
-        let rows = self.store.checkpoints(self.name()).await?;
+        let mut rows = self.store.checkpoints(self.name()).await?;
+        if rows.is_empty()
+            && self.only.is_none()
+            && let Some(was) = &self.options.was
+        {
+            self.take_over(was).await?;
+            rows = self.store.checkpoints(self.name()).await?;
+        }
         let views = self.store.views().await?;
         let (version, tables) = match rows.first() {
-            None => (self.newest()?, None),
+            None => (self.begin_under.clone().map_or_else(|| self.newest(), Ok)?, None),
             Some(row) => {
                 for row in &rows {
                     self.prove_ours(row).await?;
@@ -56,7 +97,9 @@ impl RouteSetup {
                 // A view that is built beside the route stands there under its own route's name.
                 let mine = |v: &&ViewRow| v.route == self.name() && v.log_id == row.log_id;
                 let attached: Vec<&ViewRow> = views.iter().filter(mine).collect();
-                let known = attached.iter().find_map(|v| self.rules.labelled(&newest_rules(v)?));
+                // They agree; were they not to, the older rules see every change of rules that lies ahead.
+                let known = attached.iter().filter_map(|v| self.rules.labelled(&newest_rules(v)?));
+                let known = known.min_by_key(|version| version.sequence);
                 let version = match known.or_else(|| self.rules.in_force(row.sequence.next())) {
                     Some(version) => version,
                     None => self.newest()?,
@@ -83,12 +126,23 @@ impl RouteSetup {
         Ok(Opened { applier: self.applier(program, shapes, lanes), version, to_build })
     }
 
+    /// True when the view of a build belongs to its route: the build did join, and the answer was lost.
+    pub async fn has_joined(&self) -> Result<bool, Fault> {
+        self.store.open().await?;
+        let log_id = self.log.identity().log_id;
+        let joined = |view: &ViewRow| {
+            Some(&view.table) == self.only.as_ref() && view.route == self.database && view.log_id == log_id
+        };
+        Ok(self.store.views().await?.iter().any(joined))
+    }
+
     /// Puts the newest rules in force from the checkpoint on, whatever the log says of the stretch ahead: for a route that
     /// stopped because older rules do not fit. The views' histories record it.
     pub async fn take_newest_rules(&self) -> Result<(), Fault> {
         self.store.open().await?;
         let rows = self.store.checkpoints(self.name()).await?;
-        let Some(row) = rows.first() else { return Ok(()) };
+        // Lanes that are ahead have done their events under the older rules.
+        let Some(row) = rows.iter().min_by_key(|row| row.sequence) else { return Ok(()) };
         for row in &rows {
             self.prove_ours(row).await?;
         }
@@ -161,6 +215,7 @@ impl RouteSetup {
             shapes,
             names,
             max_parked: self.options.max_parked,
+            max_waiting_bytes: self.options.max_waiting_bytes,
         };
         Applier { means, lanes }
     }
@@ -244,6 +299,7 @@ impl RouteSetup {
         views: &[ViewRow],
     ) -> Result<Vec<Checkpoint>, Fault> {
         let identity = self.log.identity();
+        let mut adopted = Vec::new();
         for shape in shapes {
             let foreign = views.iter().find(|v| v.table == shape.table && v.log_id != identity.log_id);
             if let Some(view) = foreign {
@@ -252,7 +308,10 @@ impl RouteSetup {
                     format!("table {} is kept by route {} of log {}", view.table, view.route, view.log_id),
                 ));
             }
-            if !self.options.adopt_existing_rows && self.store.has_rows(&shape.table).await? {
+            if !self.store.has_rows(&shape.table).await? {
+                continue;
+            }
+            if !self.options.adopt_existing_rows {
                 return Err(self.misconfigured(
                     "route/existing-rows",
                     format!(
@@ -261,7 +320,9 @@ impl RouteSetup {
                     ),
                 ));
             }
+            adopted.push(shape.table.clone());
         }
+        self.record_adopted(adopted).await?;
         let lane = |number: usize| Checkpoint {
             route: self.name().to_owned(),
             lane: number as u16,
@@ -289,8 +350,21 @@ impl RouteSetup {
         Ok(lanes)
     }
 
+    /// Says on the log which tables held rows before: their views are more than what a fold of the log gives.
+    async fn record_adopted(&self, tables: Vec<String>) -> Result<(), Fault> {
+        let mut batch = Batch::new();
+        for table in tables {
+            tracing::warn!(route = self.name(), %table, "adopted with its rows; the log alone cannot rebuild this view");
+            let key = format!("{}/{table}", self.database);
+            let (route, at) = (self.name().to_owned(), crate::clock::now());
+            let record = control::Adopted { route, table, after: Sequence::ZERO, at };
+            control::put(&mut batch, control::ADOPTED, &key, &record, None);
+        }
+        append_durable(&*self.log, batch, "record adopted rows").await
+    }
+
     /// Protocol B, step 2: never write behind another log's, another copy's or a future self's back.
-    async fn prove_ours(&self, row: &Checkpoint) -> Result<(), Fault> {
+    pub(crate) async fn prove_ours(&self, row: &Checkpoint) -> Result<(), Fault> {
         let identity = self.log.identity();
         let stands = describe_checkpoint(row);
         if row.log_id != identity.log_id {
@@ -360,6 +434,11 @@ impl RouteSetup {
     fn not_ours(&self, code: &'static str, detail: String) -> Fault {
         Fault::new(FaultKind::NotOurs, code, format!("prepare route {}", self.name()), detail)
     }
+}
+
+fn parts_of(spec: &SharedDatabase) -> (Arc<dyn ViewStore>, DatabaseOptions) {
+    let spec = spec.lock();
+    (spec.store.clone(), spec.options.clone())
 }
 
 /// JSON of a view's history: `[[from sequence, rules version], …]`, newest last.

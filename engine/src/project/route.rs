@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gravity_log::{Block, ReadLimits};
+use gravity_log::{Block, EventLog, LogError, ReadLimits};
 use gravity_model::port::view::{BookkeepingRewrite, ViewRow};
 use gravity_model::{Checkpoint, Counters, Fault, FaultKind, Policy, Sequence};
 use parking_lot::Mutex;
@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use crate::control;
 use crate::engine::Route;
 use crate::ledger::Ledger;
-use crate::project::apply::Applier;
+use crate::project::apply::{Applier, MAX_PARKED, MAX_WAITING};
 use crate::project::build::{AttachRequest, Builds, Hold, Parent};
-use crate::project::evaluate::{Stop, Stretch, judge};
+use crate::project::evaluate::{Stop, Stretch, judge, stop_of};
 use crate::project::prepare::{Opened, RouteSetup, history, parse_history};
 use crate::rulebook::RulesVersion;
 use crate::status::RunState;
@@ -38,6 +38,8 @@ pub struct Orders {
     pub paused: bool,
     /// Grows with each `resume`: a stopped route tries again at once.
     pub kicks: u64,
+    /// Grows with each reload that changes the connection or settings of the database or exporter.
+    pub renewed: u64,
     /// Grows with each `resume --active-rules`: the route takes the newest rules from its checkpoint on.
     pub active_rules: u64,
 }
@@ -49,6 +51,10 @@ pub struct RouteTask {
     role: Role,
     /// Orders to take the active rules that were carried out.
     rules_taken: u64,
+    /// Reloads of connection and settings that the session knows.
+    renewed: u64,
+    /// How far the log was searched for decisions, while the route can park no more.
+    searched: Sequence,
 }
 
 enum Role {
@@ -77,7 +83,15 @@ impl RouteTask {
         registry: Arc<Mutex<Vec<Route>>>,
     ) -> RouteTask {
         let builds = Builds::new(registry, cancel.clone());
-        RouteTask { setup, orders, cancel, role: Role::Main(builds), rules_taken: 0 }
+        RouteTask {
+            setup,
+            orders,
+            cancel,
+            role: Role::Main(builds),
+            rules_taken: 0,
+            renewed: 0,
+            searched: Sequence::ZERO,
+        }
     }
 
     pub fn build(
@@ -86,7 +100,15 @@ impl RouteTask {
         cancel: CancellationToken,
         parent: Parent,
     ) -> RouteTask {
-        RouteTask { setup, orders, cancel, role: Role::Build(parent), rules_taken: 0 }
+        RouteTask {
+            setup,
+            orders,
+            cancel,
+            role: Role::Build(parent),
+            rules_taken: 0,
+            renewed: 0,
+            searched: Sequence::ZERO,
+        }
     }
 
     pub async fn run(mut self) {
@@ -104,6 +126,9 @@ impl RouteTask {
                 Ok(Ended::Cancelled | Ended::Joined) => break,
                 Ok(Ended::Paused | Ended::Again) => {}
                 Err(fault) => {
+                    if matches!(&*fault.code, MAX_PARKED | MAX_WAITING) && self.is_decision_ahead().await {
+                        continue;
+                    }
                     if !self.rest(&fault, &mut back_off).await {
                         break;
                     }
@@ -117,6 +142,28 @@ impl RouteTask {
         if state != RunState::Stopped {
             self.setup.gauge.set_state(RunState::Ended, error);
         }
+    }
+
+    /// Looks for an operator's retry or skip beyond the route's checkpoint. With one, dead letters up to it may be more than
+    /// the bounds allow: what it decides makes room again.
+    async fn is_decision_ahead(&mut self) -> bool {
+        let gauge = self.setup.gauge.clone();
+        let known = gauge.parks_until();
+        let from = self.searched.max(known).max(gauge.checkpoint());
+        let (log, name) = (self.setup.log.clone(), self.setup.name().to_owned());
+        let found = tokio::task::spawn_blocking(move || newest_decision(&*log, &name, from)).await;
+        let (found, through) = match found.map_err(|e| e.to_string()).and_then(|f| f.map_err(|e| e.to_string())) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(route = %gauge.name, error, "cannot look for a retry or skip");
+                return false;
+            }
+        };
+        self.searched = through;
+        if let Some(record) = found {
+            gauge.lift_bounds(record);
+        }
+        found.is_some()
     }
 
     /// Waits as the fault's policy says; false when cancelled.
@@ -141,20 +188,29 @@ impl RouteTask {
             self.setup.take_newest_rules().await?;
             self.rules_taken = taken;
         }
+        self.renewed = self.orders.borrow().renewed;
+        self.setup.renew();
+        if matches!(self.role, Role::Build(_)) && self.setup.has_joined().await? {
+            return Ok(Ended::Joined);
+        }
         let Opened { mut applier, version, to_build } = self.setup.open().await?;
         let checkpoint = applier.checkpoint();
-        let ledger = Ledger::load(self.setup.name(), checkpoint, &self.setup.log.state())
-            .map_err(|e| Fault::new(FaultKind::NotOurs, "log/control", "load dead letters", e.to_string()))?;
+        let ledger = Ledger::rebuild(self.setup.name(), checkpoint, &self.setup.log).await;
+        let ledger = ledger.map_err(|error| {
+            Fault::new(FaultKind::NotOurs, "log/control", "load dead letters", error.to_string()).with_source(error)
+        })?;
         *self.setup.gauge.ledger.lock() = ledger;
-        self.setup.gauge.read_back(checkpoint, applier.counters());
         self.setup.gauge.set_program(checkpoint.next(), applier.means.program.clone());
         let state = match &mut self.role {
             Role::Main(builds) => {
-                builds.start(&self.setup, &to_build);
+                // Before the checkpoint is told: rules that a build still needs are not forgotten meanwhile.
+                builds.start(&self.setup, &version, &to_build);
                 RunState::Running
             }
             Role::Build(_) => RunState::Building,
         };
+        // Wakes the subscriptions: dead letters and rules must be known by now.
+        self.setup.gauge.read_back(checkpoint, applier.counters());
         self.setup.gauge.set_state(state, None);
         tracing::info!(
             route = self.setup.name(), %checkpoint, rules = &version.hash()[..12], "route runs"
@@ -221,7 +277,7 @@ impl RouteTask {
                     () = self.cancel.cancelled() => return Ok(Ended::Cancelled),
                     changed = self.orders.changed() => {
                         if changed.is_err() { return Ok(Ended::Cancelled) }
-                        if self.orders.borrow().paused { return Ok(Ended::Paused) }
+                        if let Some(ended) = self.ordered() { return Ok(ended) }
                     }
                     changed = ends.changed() => if changed.is_err() { return Ok(Ended::Cancelled) },
                     () = tokio::time::sleep(pass.unwrap_or_default()), if pass.is_some() => {
@@ -240,8 +296,10 @@ impl RouteTask {
             if self.cancel.is_cancelled() {
                 return Ok(Ended::Cancelled);
             }
-            if self.orders.has_changed().unwrap_or(true) && self.orders.borrow_and_update().paused {
-                return Ok(Ended::Paused);
+            if self.orders.has_changed().unwrap_or(true)
+                && let Some(ended) = self.ordered()
+            {
+                return Ok(ended);
             }
             if let Role::Main(builds) = &mut self.role
                 && let Some(request) = builds.try_next_request()
@@ -296,6 +354,16 @@ impl RouteTask {
         }
     }
 
+    /// What orders ask of a running session.
+    fn ordered(&mut self) -> Option<Ended> {
+        let orders = *self.orders.borrow_and_update();
+        match orders {
+            Orders { paused: true, .. } => Some(Ended::Paused),
+            Orders { renewed, .. } if renewed != self.renewed => Some(Ended::Again),
+            _ => None,
+        }
+    }
+
     /// True when the record changes nothing here: a new view takes even the log's beginning under the rules that brought
     /// it, so older versions than its own do not concern it.
     fn keeps_rules(record: Sequence, version: &RulesVersion) -> bool {
@@ -337,11 +405,12 @@ impl RouteTask {
     /// Takes the route over the record of a rule change: the views' histories say from where the new rules hold.
     async fn change_rules(&self, applier: &Applier, record: Sequence) -> Result<(), Fault> {
         let Some(version) = self.setup.rules.recorded_at(record) else {
+            // Its record is on the log a moment before the book has it.
             return Err(Fault::new(
-                FaultKind::Misconfigured,
+                FaultKind::Transient,
                 "rules/unknown-version",
                 format!("change the rules at sequence {record}"),
-                "this version of the rules is not known; restart the engine",
+                "this version of the rules is not known",
             ));
         };
         let views = self.setup.store.views().await?;
@@ -377,6 +446,27 @@ impl RouteTask {
         tracing::info!(route = self.setup.name(), %record, rules = &version.hash()[..12], "rules changed");
         Ok(())
     }
+}
+
+/// The last retry or skip of `route` beyond `after`, and how far the log was read. Reads from disk.
+fn newest_decision(
+    log: &dyn EventLog,
+    route: &str,
+    mut after: Sequence,
+) -> Result<(Option<Sequence>, Sequence), LogError> {
+    let (last, mut found) = (*log.durable().borrow(), None);
+    while after < last {
+        let blocks = log.read(after, ReadLimits { events: MOST, bytes: MOST_BYTES })?;
+        let Some(end) = blocks.last().map(Block::last) else { break };
+        let beyond = blocks.iter().flat_map(Block::iter).filter(|recorded| recorded.sequence > after);
+        let decisions = beyond.filter_map(|recorded| match stop_of(route, &recorded) {
+            Some(Stop::Decision(record)) => Some(record),
+            _ => None,
+        });
+        found = decisions.last().or(found);
+        after = end;
+    }
+    Ok((found, after))
 }
 
 /// Waits for a build that asks to join; for ever where there can be none.

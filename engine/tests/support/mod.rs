@@ -27,7 +27,12 @@ pub struct Rig {
     pub target: MemoryTarget,
     pub broker: MemoryBroker,
     pub rules: String,
+    /// Name of the database entry.
+    pub database: String,
+    pub was: Option<String>,
+    pub adopt: bool,
     pub max_parked: u64,
+    pub max_waiting_bytes: u64,
     pub lanes: u16,
 }
 
@@ -77,14 +82,21 @@ impl Rig {
             target: MemoryTarget::default(),
             broker: MemoryBroker::new(1),
             rules: rules.to_owned(),
+            database: "db1".to_owned(),
+            was: None,
+            adopt: false,
             max_parked: 100_000,
+            max_waiting_bytes: 1 << 20,
             lanes: 1,
         }
     }
 
     pub fn context(&self) -> Context {
         let database = DatabaseContext { kind: DatabaseKind::Postgres, ddl: Ddl::None, unknown_fields: None };
-        Context { databases: [("db1".to_owned(), database)].into_iter().collect(), exporters: vec!["out".to_owned()] }
+        Context {
+            databases: [(self.database.clone(), database)].into_iter().collect(),
+            exporters: vec!["out".to_owned()],
+        }
     }
 
     pub fn rules_in_force(&self, text: &str) -> RulesInForce {
@@ -108,16 +120,7 @@ impl Rig {
                 source("web", "http", SourcePort::Push),
                 source("bus", "memory", SourcePort::Pull(Box::new(MemorySource::new("bus", self.broker.clone())))),
             ],
-            databases: vec![DatabaseSpec {
-                name: "db1".to_owned(),
-                kind: "memory",
-                store: Arc::new(self.views.clone()),
-                options: DatabaseOptions {
-                    max_parked: self.max_parked,
-                    lanes: self.lanes,
-                    ..DatabaseOptions::default()
-                },
-            }],
+            databases: vec![self.database_spec(&self.views)],
             exporters: vec![ExporterSpec {
                 name: "out".to_owned(),
                 kind: "memory",
@@ -127,6 +130,22 @@ impl Rig {
             }],
             rules: self.rules_in_force(&self.rules),
             stop_at_end: false,
+        }
+    }
+
+    pub fn database_spec(&self, views: &MemoryViews) -> DatabaseSpec {
+        DatabaseSpec {
+            name: self.database.clone(),
+            kind: "memory",
+            store: Arc::new(views.clone()),
+            options: DatabaseOptions {
+                max_parked: self.max_parked,
+                max_waiting_bytes: self.max_waiting_bytes,
+                lanes: self.lanes,
+                adopt_existing_rows: self.adopt,
+                was: self.was.clone(),
+                ..DatabaseOptions::default()
+            },
         }
     }
 

@@ -249,6 +249,9 @@ fn tell(report: &ReleaseReport, route: &str, as_json: bool) -> Result<Exit, Fail
         report.parked_again.len(),
         show::count(report.record)
     ));
+    for why in &report.reasons {
+        show::say(&format!("{}: {} [{}]", show::count(why.sequence), why.error, why.code));
+    }
     Ok(Exit::Done)
 }
 

@@ -10,7 +10,6 @@ use serde_json::Value;
 use super::database::{DatabaseEntry, DatabasesFile};
 use super::exporter::{ExporterEntry, ExporterFile};
 use super::reference::{self, ReferenceError, Replaced};
-use super::secret::Secret;
 use super::settings::{self, Flags, Settings};
 use super::source::{SourceEntry, SourcesFile};
 use super::{codes, hide, validate};
@@ -86,43 +85,6 @@ impl Config {
         Config { directory: directory.to_owned(), settings, sources, databases, exporters, rules, findings }
     }
 
-    /// Changes whenever a secret does; tells nothing about it.
-    pub fn secrets_digest(&self) -> String {
-        let mut hasher = blake3::Hasher::new();
-        let mut take = |secret: Option<&Secret>| {
-            let text = secret.map_or("", Secret::expose);
-            hasher.update(&(text.len() as u64).to_le_bytes());
-            hasher.update(text.as_bytes());
-        };
-        for (_, entry) in &self.sources {
-            take(match entry {
-                SourceEntry::Kafka(keys) => keys.password.as_ref(),
-                SourceEntry::Nats(keys) => keys.password.as_ref(),
-                SourceEntry::RabbitMq(keys) => keys.password.as_ref(),
-                SourceEntry::Http(_) => None,
-            });
-        }
-        for (_, entry) in &self.databases {
-            take(match entry {
-                DatabaseEntry::Postgres(keys) => keys.password.as_ref(),
-                DatabaseEntry::MySql(keys) => keys.password.as_ref(),
-                DatabaseEntry::MongoDb(keys) => keys.uri.as_ref().or(keys.password.as_ref()),
-                DatabaseEntry::Sqlite(_) => None,
-            });
-        }
-        for (_, entry) in &self.exporters {
-            take(match entry {
-                ExporterEntry::Kafka(keys) => keys.password.as_ref(),
-                ExporterEntry::Nats(keys) => keys.password.as_ref(),
-                ExporterEntry::JetStream(keys) => keys.password.as_ref(),
-                ExporterEntry::RabbitMq(keys) => keys.password.as_ref(),
-                ExporterEntry::RestfulApi(_) => None,
-            });
-        }
-        self.settings.tokens().iter().for_each(|token| take(Some(&token.token)));
-        hasher.finalize().to_hex().to_string()
-    }
-
     /// A path of a config file, which is relative to the config directory.
     pub fn path(&self, written: &str) -> PathBuf {
         self.directory.join(written)
@@ -144,6 +106,13 @@ pub struct Checking<'c> {
 }
 
 impl Checking<'_> {
+    /// True when the file has another entry of this name.
+    pub fn has_sibling(&self, name: &str) -> bool {
+        let Some((parent, _)) = self.pointer.rsplit_once('/') else { return false };
+        let sibling = format!("{parent}/{}", name.replace('~', "~0").replace('/', "~1"));
+        sibling != self.pointer && self.document.children(parent).contains(&sibling)
+    }
+
     fn pointer(&self, key: &str) -> String {
         if key.is_empty() { self.pointer.to_owned() } else { format!("{}/{key}", self.pointer) }
     }

@@ -3,6 +3,7 @@
 pub mod codes;
 pub mod database;
 pub mod exporter;
+mod fingerprint;
 mod hide;
 pub mod key;
 mod load;
@@ -17,6 +18,7 @@ mod token;
 pub mod unit;
 mod validate;
 
+pub use fingerprint::Fingerprints;
 pub use load::Config;
 pub use secret::Secret;
 pub use settings::{Flags, Settings};

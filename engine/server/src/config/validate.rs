@@ -248,6 +248,9 @@ pub fn database(entry: &DatabaseEntry, checking: &mut Checking<'_>) {
     let route = entry.route();
     if route.was.as_deref() == Some(checking.name) {
         checking.refuse(codes::CONFLICT, "was", "`was` is the *earlier* name of this entry", Some("remove it"));
+    } else if let Some(was) = route.was.as_deref().filter(|was| checking.has_sibling(was)) {
+        let message = format!("`{was}` is an entry of its own, not the earlier name of `{}`", checking.name);
+        checking.refuse(codes::CONFLICT, "was", message, Some("remove `was`, or the old entry"));
     }
     let place = match entry {
         DatabaseEntry::Postgres(keys) => {

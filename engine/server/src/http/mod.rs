@@ -22,7 +22,8 @@ use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
-use gravity_engine::Engine;
+use gravity_engine::status::Status;
+use gravity_engine::{ApiError, Engine};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +60,13 @@ impl Api {
         self.engine.get().cloned().ok_or_else(|| {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, codes::STARTING, "recovering: the log is being opened")
         })
+    }
+
+    /// The engine's status; it may take a look at the disk.
+    async fn status(&self) -> Result<Status, Problem> {
+        let engine = self.engine()?;
+        let read = tokio::task::spawn_blocking(move || engine.status()).await;
+        read.map_err(|_| ApiError::Gone.into())
     }
 
     /// The router of the inventory.

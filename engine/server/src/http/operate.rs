@@ -13,7 +13,7 @@ use super::{Api, Problem, body, query};
 use crate::config::codes;
 
 pub async fn status(State(api): State<Api>) -> Result<Response, Problem> {
-    Ok(Json(api.engine()?.status()).into_response())
+    Ok(Json(api.status().await?).into_response())
 }
 
 #[derive(Deserialize)]

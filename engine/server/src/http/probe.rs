@@ -33,7 +33,7 @@ pub async fn ready(State(api): State<Api>, Extension(caller): Extension<Caller>)
 }
 
 pub async fn prometheus(State(api): State<Api>) -> Result<Response, Problem> {
-    let page = metrics::page(&api.engine()?.status(), &api.budget);
+    let page = metrics::page(&api.status().await?, &api.budget);
     let mut response = text(page);
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);

@@ -191,6 +191,31 @@ fn sighup_takes_all_or_nothing() {
     assert_eq!(engine.stop(), 0);
 }
 
+/// A place that is not asked.
+const PLACE: &str = r#""host": "127.0.0.1", "port": 1, "dbName": "d", "username": "u", "password": "p""#;
+
+/// An address that changed takes effect at once, without a new start; here to a place that has nothing yet.
+#[test]
+fn sighup_moves_a_database_at_once() {
+    let dir = plain();
+    let mut engine = Engine::start(&dir, &[]);
+    engine.ask(["send", "userCreated", r#"{"id": 1}"#]).expect(0);
+    eventually(|| route(&engine), |r| r["applied"] == 1);
+    let path = dir.path().join("databases.json");
+    let databases = std::fs::read_to_string(&path).expect("databases");
+    assert!(databases.contains("views.db"), "{databases}");
+    dir.write("databases.json", &databases.replace("views.db", "moved.db"));
+    engine.signal("-HUP");
+    engine.wait_for("new connections");
+    engine.ask(["send", "userCreated", r#"{"id": 2}"#]).expect(0);
+    eventually(|| route(&engine), |r| r["applied"] == 2 && r["lag_events"] == 0);
+    assert!(dir.path().join("moved.db").exists());
+    dir.write("databases.json", &databases.replace("sqlite", "postgres").replace("\"path\": \"views.db\"", PLACE));
+    engine.signal("-HUP");
+    engine.wait_for("give it another name");
+    assert_eq!(engine.stop(), 0);
+}
+
 /// O53, T8: a secret in config, token and environment is in nothing that the process writes.
 #[test]
 fn o53_no_secret_is_said_or_stored() {
