@@ -224,15 +224,20 @@ mod faults {
             let mut batch = Batch::new();
             batch.push(&Event::data("e", "s", payload(i).as_bytes()));
             batch.set_position("s", "t/0", gravity_model::port::source::Position { next: i + 1, detail: 0 });
-            match log.append(&mut batch).map(|ticket| ticket.wait()) {
-                Ok(Ok(_)) => {
+            match log.append(&mut batch).map(|ticket| (ticket.epoch, ticket.wait())) {
+                Ok((_, Ok(_))) => {
                     println!("\nACK {i}");
                     i += 1;
                 }
-                Ok(Err(LogError::WriteFailed { .. })) => {
+                Ok((epoch, Err(LogError::WriteFailed { .. }))) => {
                     failed += 1;
                     assert!(!payloads(log.as_ref()).is_empty(), "reads go on");
                     eventually("the log running again", || *log.health().borrow() == Health::Running);
+                    let mut late = Batch::new();
+                    late.push(&Event::data("e", "s", b"late"));
+                    late.require(epoch);
+                    let stored = log.append(&mut late).and_then(gravity_log::Ticket::wait);
+                    assert!(matches!(stored, Err(LogError::WriteFailed { .. })), "its place was behind what failed");
                 }
                 Err(LogError::WriteFailed { .. }) => std::thread::sleep(Duration::from_millis(5)),
                 other => panic!("{other:?}"),

@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::control;
 use crate::export::gauge::SubscriptionGauge;
@@ -21,7 +22,7 @@ use crate::ingest::envelope::EnvelopeOptions;
 use crate::ingest::gauge::{SourceGauge, restore_counters};
 use crate::ingest::intake::Intake;
 use crate::ingest::letters::IngestLetters;
-use crate::ingest::task::{SourceSetup, SourceTask};
+use crate::ingest::task::{DRAIN_WITHIN, SourceSetup, SourceTask};
 use crate::parts::{DatabaseSpec, EngineParts, ExporterSpec, MessageFormat, SourcePort};
 use crate::project::gauge::RouteGauge;
 use crate::project::prepare::RouteSetup;
@@ -51,7 +52,9 @@ pub(crate) struct Inner {
     pub retired: Mutex<Vec<Arc<dyn ViewStore>>>,
     exporters: Mutex<HashMap<String, ExporterEntry>>,
     tasks: Mutex<TaskGroups>,
-    draining: CancellationToken,
+    /// Operators' decisions about dead letters of `ingest` that are not settled yet.
+    pub decisions: TaskTracker,
+    pub draining: CancellationToken,
     stop_routes: CancellationToken,
     pub stop_exporters: CancellationToken,
 }
@@ -159,6 +162,7 @@ impl Engine {
             retired: Mutex::default(),
             exporters: Mutex::new(exporters.into_iter().map(ExporterEntry::named).collect()),
             tasks: Mutex::new(tasks),
+            decisions: TaskTracker::new(),
             draining,
             stop_routes: CancellationToken::new(),
             stop_exporters: CancellationToken::new(),
@@ -419,8 +423,14 @@ impl Engine {
     pub async fn shutdown(&self) {
         let mut tasks = std::mem::take(&mut *self.inner.tasks.lock());
         self.inner.draining.cancel();
-        tasks.sources.join().await;
-        self.inner.intakes.values().for_each(Intake::note_counters);
+        self.inner.decisions.close();
+        let intakes = futures::future::join_all(self.inner.intakes.values().map(Intake::drain));
+        let decisions = tokio::time::timeout(DRAIN_WITHIN, self.inner.decisions.wait());
+        let ((), _, decided) = tokio::join!(tasks.sources.join(), intakes, decisions);
+        if decided.is_err() {
+            tracing::warn!("left with decisions about dead letters of ingest that are not durable yet");
+        }
+        self.inner.sources.iter().for_each(|source| source.note(&*self.inner.log));
         self.inner.stop_routes.cancel();
         tasks.routes.join().await;
         self.inner.stop_exporters.cancel();

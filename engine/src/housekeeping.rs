@@ -1,4 +1,4 @@
-//! Once a second: counters of push sources are noted, replaced connections closed, and states end that nobody will ask for
+//! Once a second: counters of sources are noted, replaced connections closed, and states end that nobody will ask for
 //! again.
 //!
 //! What a subscription may still ask about begins at the cursor that the log *durably* holds, not at the one in memory: after
@@ -16,7 +16,6 @@ use tokio::time::MissedTickBehavior;
 
 use crate::control;
 use crate::engine::{Inner, SubscriptionEntry};
-use crate::ingest::intake::Intake;
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -49,13 +48,22 @@ impl Housekeeper {
         let mut tick = tokio::time::interval(EVERY);
         // Rounds stay apart also after a stall: whoever waits gets the time between them.
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut health = self.inner.log.health();
         loop {
             tokio::select! {
                 () = self.inner.stop_exporters.cancelled() => return,
                 _ = tick.tick() => {}
             }
             self.close_retired().await;
-            self.inner.intakes.values().for_each(Intake::note_counters);
+            // A failed write took with it what nobody waited for.
+            let is_in_doubt = health.has_changed().unwrap_or(false);
+            health.mark_unchanged();
+            for source in &self.inner.sources {
+                if is_in_doubt {
+                    source.doubt_note();
+                }
+                source.note(&*self.inner.log);
+            }
             self.tidy();
         }
     }

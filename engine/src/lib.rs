@@ -27,7 +27,8 @@ mod view_of_event;
 
 pub use engine::{Engine, StartError};
 pub use ingest::envelope::{Envelope, EnvelopeOptions, KeyFrom, NameFrom};
-pub use ingest::intake::{Intake, IntakeAnswer, IntakeError, IntakeRequest};
+pub use ingest::intake::Intake;
+pub use ingest::request::{IntakeAnswer, IntakeError, IntakeRequest};
 pub use operate::{ApiError, ReloadReport};
 pub use parts::{
     DatabaseOptions, DatabaseSpec, EngineParts, ExporterSpec, MessageFormat, RulesInForce, SourcePort, SourceSpec,

@@ -4,14 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gravity_log::{Batch, Block, LogError, ReadLimits};
-use gravity_model::{Event, HeaderBuf, Sequence};
+use gravity_model::Sequence;
 use tokio::sync::watch;
 
 use crate::control::{self, Decision, Parked, Paused, Released};
 use crate::engine::{Engine, StartError};
-use crate::ingest::envelope::{self, Message};
 use crate::ingest::letters::INGEST;
-use crate::ingest::task::join_headers;
 use crate::ledger::Ledger;
 use crate::parts::{DatabaseSpec, ExporterSpec, RulesInForce};
 use crate::project::evaluate::{Wants, judge_one};
@@ -132,24 +130,10 @@ impl Engine {
 
     /// Leaves parked events out for ever; the decision and its actor are on the log.
     pub async fn skip(&self, route: &str, sequences: Vec<u64>, actor: &str) -> Result<ReleaseReport, ApiError> {
-        if route != INGEST {
-            return self.decide(control::SKIP, route, Some(sequences), actor).await;
+        if route == INGEST {
+            return self.skip_ingest(sequences, actor).await;
         }
-        let mut batch = Batch::new();
-        for sequence in &sequences {
-            let (key, _) = self.ingest_letter(*sequence)?;
-            control::end(&mut batch, control::PARKED, &key);
-        }
-        let decision = Decision {
-            route: INGEST.to_owned(),
-            sequences: Some(sequences.iter().map(|s| Sequence(*s)).collect()),
-            actor: actor.to_owned(),
-            at: crate::clock::now(),
-        };
-        control::tell(&mut batch, control::SKIP, &control::numbered(INGEST, 0), &decision, Some(actor));
-        let range = crate::append::durable(&*self.inner.log, batch).await?.durable().await?;
-        sequences.iter().for_each(|s| self.inner.letters.remove(Sequence(*s)));
-        Ok(ReleaseReport { record: range.last.get(), skipped: sequences, ..ReleaseReport::default() })
+        self.decide(control::SKIP, route, Some(sequences), actor).await
     }
 
     async fn decide(
@@ -204,6 +188,7 @@ impl Engine {
                     parked_again: numbers(&released.parked_again),
                     skipped: numbers(&released.skipped),
                     blocked: if name == control::RETRY { target.blocked(&decision, &released) } else { Vec::new() },
+                    reasons: Vec::new(),
                 })
             }
             Err(_) => {
@@ -216,58 +201,6 @@ impl Engine {
                 })
             }
         }
-    }
-
-    /// Decodes raw input again with the source's present settings; what decodes now becomes an event of its own.
-    async fn retry_ingest(&self, sequences: Option<Vec<u64>>, actor: &str) -> Result<ReleaseReport, ApiError> {
-        let sequences =
-            sequences.unwrap_or_else(|| self.inner.letters.all().iter().map(|p| p.sequence.get()).collect());
-        let mut report = ReleaseReport::default();
-        for sequence in sequences {
-            let (state_key, parked) = self.ingest_letter(sequence)?;
-            let block = self.block(Sequence(sequence)).await?.ok_or(ApiError::Gone)?;
-            let recorded = block.event(Sequence(sequence)).ok_or(ApiError::Gone)?;
-            let event = &recorded.event;
-            let options = self.inner.envelopes.get(event.source).cloned().unwrap_or_default();
-            let message = Message {
-                payload: event.payload,
-                key: event.key,
-                headers: event.headers,
-                subject: &parked.event,
-                time: event.time,
-                content_type: None,
-            };
-            let mut extra = HeaderBuf::new();
-            let Ok(decoded) = envelope::decode(&options, &message, &mut extra) else {
-                report.parked_again.push(sequence);
-                continue;
-            };
-            let joined = join_headers(event.headers, &extra);
-            let mut batch = Batch::new();
-            batch.push(&Event {
-                id: decoded.id.as_deref(),
-                key: decoded.key.as_deref(),
-                time: decoded.time,
-                received: crate::clock::now(),
-                traceparent: decoded.traceparent.as_deref(),
-                headers: joined.as_ref().map_or(event.headers, HeaderBuf::as_headers),
-                causation: Some(recorded.sequence),
-                actor: Some(actor),
-                payload: decoded.payload.as_deref(),
-                ..Event::data(&decoded.name, event.source, b"")
-            });
-            control::end(&mut batch, control::PARKED, &state_key);
-            let range = crate::append::durable(&*self.inner.log, batch).await?.durable().await?;
-            self.inner.letters.remove(Sequence(sequence));
-            report.record = range.first.get();
-            report.released.push(sequence);
-        }
-        Ok(report)
-    }
-
-    fn ingest_letter(&self, sequence: u64) -> Result<(String, Parked), ApiError> {
-        let found = self.inner.letters.get(Sequence(sequence));
-        found.ok_or(ApiError::NotParked { route: INGEST.to_owned(), sequence })
     }
 
     /// Stops a route or subscription at its next batch boundary, and answers when it stands there; survives restarts.
@@ -442,7 +375,7 @@ impl Engine {
         Ok(report)
     }
 
-    async fn block(&self, sequence: Sequence) -> Result<Option<Block>, ApiError> {
+    pub(crate) async fn block(&self, sequence: Sequence) -> Result<Option<Block>, ApiError> {
         let (log, after) = (self.inner.log.clone(), Sequence(sequence.get().saturating_sub(1)));
         let read = tokio::task::spawn_blocking(move || log.read(after, ReadLimits { events: 1, bytes: 1 })).await;
         let blocks = read.map_err(|_| ApiError::Gone)??;

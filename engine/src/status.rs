@@ -146,6 +146,17 @@ pub struct ReleaseReport {
     /// Asked for, but did not run: an earlier dead letter of one of their keys has to be retried or skipped first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked: Vec<Blocked>,
+    /// Why they failed again, where the call itself found out (`ingest`); the dead letters say it in any case.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub reasons: Vec<ParkedAgain>,
+}
+
+/// A dead letter that stays one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParkedAgain {
+    pub sequence: u64,
+    pub code: String,
+    pub error: String,
 }
 
 /// A dead letter that waits for another.

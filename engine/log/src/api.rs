@@ -119,6 +119,11 @@ pub struct DedupeHit {
     pub count: u32,
 }
 
+/// A stretch of the log's life without a failed write. When a write fails, all appends under way fail with it, and what is
+/// taken after the log opened again belongs to the next epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Epoch(pub(crate) u64);
+
 /// Events on their way into the log, with the positions and dedupe keys that become durable with them. Taken whole or not
 /// at all, whatever its size.
 #[derive(Debug, Default)]
@@ -132,6 +137,7 @@ pub struct Batch {
     pub(crate) dedupe: Vec<DedupeEntry>,
     /// The first thing pushed that is larger than the log takes: (bytes, limit). `append` refuses the whole batch.
     pub(crate) too_large: Option<(usize, usize)>,
+    pub(crate) required: Option<Epoch>,
 }
 
 impl Batch {
@@ -171,6 +177,12 @@ impl Batch {
         }
     }
 
+    /// Makes `append` refuse this batch ([`LogError::WriteFailed`]) once `epoch` is over: so it stands behind every append of
+    /// that epoch, or nowhere. Without it, a batch that waited for room could be stored although the one before it failed.
+    pub fn require(&mut self, epoch: Epoch) {
+        self.required = Some(epoch);
+    }
+
     pub fn remember(&mut self, entry: DedupeEntry) {
         self.dedupe.push(entry);
     }
@@ -187,12 +199,26 @@ impl Batch {
     pub fn bytes(&self) -> usize {
         self.records.len()
     }
+
+    /// Whether what the batch requires still holds in `epoch`.
+    pub(crate) fn check(&self, epoch: Epoch) -> Result<(), LogError> {
+        if let Some((bytes, limit)) = self.too_large {
+            return Err(LogError::TooLarge { bytes, limit });
+        }
+        match self.required {
+            Some(required) if required != epoch => {
+                Err(LogError::WriteFailed { detail: "an append before this one failed".to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Promise that an appended batch will be durable, or the news that it never was.
 #[derive(Debug)]
 pub struct Ticket {
     pub range: SequenceRange,
+    pub epoch: Epoch,
     pub(crate) done: oneshot::Receiver<Result<(), LogError>>,
 }
 

@@ -28,7 +28,7 @@ mod verify;
 use std::sync::Arc;
 
 pub use api::{
-    Batch, Block, DedupeEntry, DedupeHit, DedupeKey, EXIT_DISK, EventLog, Health, HotStore, Identity, LogError,
+    Batch, Block, DedupeEntry, DedupeHit, DedupeKey, EXIT_DISK, Epoch, EventLog, Health, HotStore, Identity, LogError,
     LogOptions, LogStat, MAX_BATCH_BYTES, MAX_EVENT_BYTES, ReadLimits, SequenceRange, StateEntry, Ticket, Verified,
 };
 pub use memory::{MemoryDisk, MemoryLog};

@@ -394,12 +394,12 @@ impl EventLog for Log {
 
     fn append(&self, batch: &mut Batch) -> Result<Ticket, LogError> {
         let (sender, done) = oneshot::channel();
-        let range = self.shared.queue.push(batch, Some(sender))?;
-        Ok(Ticket { range, done })
+        let (range, epoch) = self.shared.queue.push(batch, Some(sender))?;
+        Ok(Ticket { range, epoch, done })
     }
 
     fn append_lazy(&self, mut batch: Batch) -> Result<SequenceRange, LogError> {
-        self.shared.queue.push(&mut batch, None)
+        self.shared.queue.push(&mut batch, None).map(|(range, _)| range)
     }
 
     async fn room(&self) -> Result<(), LogError> {

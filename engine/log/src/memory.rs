@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::api::{
-    Batch, Block, DedupeHit, DedupeKey, EventLog, Health, Identity, LogError, LogStat, ReadLimits, SequenceRange,
-    StateEntry, Ticket, Verified,
+    Batch, Block, DedupeHit, DedupeKey, Epoch, EventLog, Health, Identity, LogError, LogStat, ReadLimits,
+    SequenceRange, StateEntry, Ticket, Verified,
 };
 use crate::block::{self, Head};
 use crate::live::Live;
@@ -47,6 +47,8 @@ struct State {
     waiting_bytes: usize,
     queue_bytes: usize,
     held: bool,
+    /// Grows when what waits fails.
+    epoch: u64,
 }
 
 struct Waiting {
@@ -77,6 +79,7 @@ impl MemoryLog {
                 waiting_bytes: 0,
                 queue_bytes: 32 << 20,
                 held: false,
+                epoch: 0,
             }),
             room: Notify::new(),
             durable: watch::Sender::new(Sequence(next.get() - 1)),
@@ -109,6 +112,7 @@ impl MemoryLog {
             }
         }
         state.waiting_bytes = 0;
+        state.epoch += 1;
         state.next = self.durable.borrow().next();
         self.health.send_replace(Health::WriteFailed { detail: detail.to_owned() });
         self.room.notify_waiters();
@@ -129,16 +133,15 @@ impl MemoryLog {
         &self,
         batch: &mut Batch,
         done: Option<oneshot::Sender<Result<(), LogError>>>,
-    ) -> Result<SequenceRange, LogError> {
-        if let Some((bytes, limit)) = batch.too_large {
-            return Err(LogError::TooLarge { bytes, limit });
-        }
+    ) -> Result<(SequenceRange, Epoch), LogError> {
         let mut state = self.state.lock();
+        let epoch = Epoch(state.epoch);
         match &*self.health.borrow() {
             Health::Running => {}
             Health::WriteFailed { detail } => return Err(LogError::WriteFailed { detail: detail.clone() }),
             Health::Closed => return Err(LogError::Closed),
         }
+        batch.check(epoch)?;
         if done.is_some() && state.waiting_bytes > state.queue_bytes {
             return Err(LogError::Busy);
         }
@@ -150,7 +153,7 @@ impl MemoryLog {
         if !state.held {
             self.commit(&mut state);
         }
-        Ok(range)
+        Ok((range, epoch))
     }
 
     fn commit(&self, state: &mut State) {
@@ -214,12 +217,12 @@ impl EventLog for MemoryLog {
 
     fn append(&self, batch: &mut Batch) -> Result<Ticket, LogError> {
         let (sender, done) = oneshot::channel();
-        let range = self.enqueue(batch, Some(sender))?;
-        Ok(Ticket { range, done })
+        let (range, epoch) = self.enqueue(batch, Some(sender))?;
+        Ok(Ticket { range, epoch, done })
     }
 
     fn append_lazy(&self, mut batch: Batch) -> Result<SequenceRange, LogError> {
-        self.enqueue(&mut batch, None)
+        self.enqueue(&mut batch, None).map(|(range, _)| range)
     }
 
     async fn room(&self) -> Result<(), LogError> {
@@ -343,5 +346,37 @@ impl EventLog for MemoryLog {
         self.health.send_replace(Health::Closed);
         self.disk.0.lock().open = false;
         self.room.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gravity_model::Event;
+
+    /// Room may be given after a failed write: what waited for it must not be stored without what was before it.
+    #[test]
+    fn a_batch_that_requires_an_epoch_is_not_taken_after_a_failed_write() {
+        let log = MemoryLog::open(&MemoryDisk::default()).expect("a new disk is not locked");
+        let batch = |epoch: Option<Epoch>| {
+            let mut batch = Batch::new();
+            batch.push(&Event::data("e", "s", b"1"));
+            epoch.into_iter().for_each(|epoch| batch.require(epoch));
+            batch
+        };
+        let first = log.append(&mut batch(None)).expect("taken").epoch;
+        log.hold();
+        let failed = log.append(&mut batch(Some(first))).expect("nothing failed yet");
+        log.fail_writes("disk full");
+        log.release();
+        log.heal();
+        let mut late = batch(Some(first));
+        assert!(matches!(log.append(&mut late), Err(LogError::WriteFailed { .. })));
+        assert_eq!(late.len(), 1, "left as it was");
+        assert!(log.append_lazy(batch(Some(first))).is_err());
+        failed.wait().expect_err("it was held when writes failed");
+        let second = log.append(&mut batch(None)).expect("taken").epoch;
+        assert!(second > first);
+        log.append(&mut batch(Some(second))).expect("taken").wait().expect("durable");
     }
 }

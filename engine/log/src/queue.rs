@@ -6,7 +6,7 @@ use gravity_model::Sequence;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, oneshot};
 
-use crate::api::{Batch, LogError, SequenceRange};
+use crate::api::{Batch, Epoch, LogError, SequenceRange};
 use crate::recover::ChainHead;
 
 pub(crate) type Done = oneshot::Sender<Result<(), LogError>>;
@@ -91,16 +91,15 @@ impl Queue {
     }
 
     /// Takes `batch` in and leaves it empty; on an error it is as it was.
-    pub fn push(&self, batch: &mut Batch, done: Option<Done>) -> Result<SequenceRange, LogError> {
-        if let Some((bytes, limit)) = batch.too_large {
-            return Err(LogError::TooLarge { bytes, limit });
-        }
+    pub fn push(&self, batch: &mut Batch, done: Option<Done>) -> Result<(SequenceRange, Epoch), LogError> {
         let mut state = self.state.lock();
+        let epoch = Epoch(state.epoch);
         match &state.intake {
             Intake::Open => {}
             Intake::Failed(detail) => return Err(LogError::WriteFailed { detail: detail.clone() }),
             Intake::Closed => return Err(LogError::Closed),
         }
+        batch.check(epoch)?;
         if done.is_some() && state.pending_bytes > self.limit {
             return Err(LogError::Busy);
         }
@@ -128,7 +127,7 @@ impl Queue {
         if wake || full {
             self.work.notify_one();
         }
-        Ok(range)
+        Ok((range, epoch))
     }
 
     /// Whether `append` would be taken now.

@@ -3,7 +3,7 @@
 use gravity_model::Headers;
 use serde_json::value::RawValue;
 
-use crate::ingest::intake::IntakeError;
+use crate::ingest::request::IntakeError;
 
 /// The messages of one request.
 #[derive(Debug)]

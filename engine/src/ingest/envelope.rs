@@ -90,6 +90,17 @@ impl fmt::Display for Undecodable {
     }
 }
 
+/// Characters of an input that an error repeats.
+const LONGEST_EXCERPT: usize = 120;
+
+/// A text for an error or a list: of a long one the beginning and its size, because input may be as large as a message.
+pub fn excerpt(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(LONGEST_EXCERPT) {
+        None => Cow::Borrowed(text),
+        Some((end, _)) => Cow::Owned(format!("{}… ({} bytes)", &text[..end], text.len())),
+    }
+}
+
 fn undecodable(code: &'static str, detail: impl Into<String>) -> Undecodable {
     Undecodable { code, detail: detail.into(), at: None }
 }
@@ -104,7 +115,10 @@ pub fn decode<'a>(
     if is_reserved(&decoded.name) {
         return Err(undecodable(
             "decode/reserved-name",
-            format!("event names that begin with `gravity.` or `twist.` are reserved, found {:?}", decoded.name),
+            format!(
+                "event names that begin with `gravity.` or `twist.` are reserved, found {:?}",
+                excerpt(&decoded.name)
+            ),
         ));
     }
     if decoded.traceparent.is_none() {
@@ -279,7 +293,13 @@ fn top_level(text: &str) -> Result<TopLevel<'_>, Undecodable> {
 
 fn not_json(error: serde_json::Error) -> Undecodable {
     let code = if error.is_data() { "decode/not-an-object" } else { "decode/not-json" };
-    Undecodable { code, detail: error.to_string(), at: Some((error.line(), error.column())) }
+    let (line, column) = (error.line(), error.column());
+    let mut detail = error.to_string();
+    // It may repeat the value it found.
+    if detail.len() > 2 * LONGEST_EXCERPT {
+        detail = format!("{} at line {line} column {column}", excerpt(&detail));
+    }
+    Undecodable { code, detail, at: Some((line, column)) }
 }
 
 fn gravity<'a>(fields: &TopLevel<'a>) -> Result<Decoded<'a>, Undecodable> {
@@ -315,7 +335,7 @@ fn structured<'a>(fields: &TopLevel<'a>, extra: &mut HeaderBuf) -> Result<Decode
     if version != "1.0" {
         return Err(undecodable(
             "decode/bad-cloudevent",
-            format!("CloudEvents specversion 1.0 is read, found {version:?}"),
+            format!("CloudEvents specversion 1.0 is read, found {:?}", excerpt(&version)),
         ));
     }
     let source = required("source", fields.source)?;
@@ -362,7 +382,7 @@ fn binary<'a>(message: &Message<'a>) -> Result<Decoded<'a>, Undecodable> {
     if version != "1.0" {
         return Err(undecodable(
             "decode/bad-cloudevent",
-            format!("CloudEvents specversion 1.0 is read, found {version:?}"),
+            format!("CloudEvents specversion 1.0 is read, found {:?}", excerpt(version)),
         ));
     }
     let content_type = message.content_type.or_else(|| header_text(message, "content-type"));
@@ -466,7 +486,10 @@ fn optional_text<'a>(name: &str, raw: Option<&'a RawValue>) -> Result<Option<Cow
         Some(raw) if raw.get() == "null" => Ok(None),
         Some(raw) => match text_of(raw) {
             Some(text) => Ok(Some(text)),
-            None => Err(undecodable("decode/bad-envelope", format!("`{name}` must be a text, found {}", raw.get()))),
+            None => Err(undecodable(
+                "decode/bad-envelope",
+                format!("`{name}` must be a text, found {}", excerpt(raw.get())),
+            )),
         },
     }
 }
@@ -478,7 +501,7 @@ fn optional_time(raw: Option<&RawValue>) -> Result<Option<Micros>, Undecodable> 
 fn parse_time(text: &str) -> Result<Micros, Undecodable> {
     chrono::DateTime::parse_from_rfc3339(text)
         .map(|time| time.timestamp_micros())
-        .map_err(|_| undecodable("decode/bad-envelope", format!("`time` must be RFC 3339, found {text:?}")))
+        .map_err(|_| undecodable("decode/bad-envelope", format!("`time` must be RFC 3339, found {:?}", excerpt(text))))
 }
 
 /// The raw value at a JSON pointer.

@@ -1,91 +1,27 @@
 //! Push sources: events that come over HTTP or the command line, answered once they are durable (SEMANTICS 1.4).
+//!
+//! A client may hang up at any moment. Up to the append that means that nothing happened. From the append on the request
+//! is settled by a task of its own, which holds its keys until the log has told what became of it.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use gravity_log::{Batch, DedupeEntry, DedupeHit, DedupeKey, EventLog, Health, LogError};
-use gravity_model::{Event, HeaderBuf, Headers};
+use gravity_log::{Batch, DedupeEntry, DedupeHit, DedupeKey, EventLog, Health};
+use gravity_model::{HeaderBuf, Headers};
 use hashbrown::HashSet;
 use parking_lot::Mutex;
-use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::ingest::append::{event_of, join_headers};
 use crate::ingest::body::{self, Items};
-use crate::ingest::envelope::{self, Decoded, EnvelopeOptions, Message, Undecodable};
+use crate::ingest::envelope::{self, Decoded, EnvelopeOptions, Message, excerpt};
 use crate::ingest::gauge::SourceGauge;
-use crate::ingest::task::join_headers;
+use crate::ingest::request::{IntakeAnswer, IntakeError, IntakeRequest, malformed, refused, unavailable};
+use crate::ingest::task::DRAIN_WITHIN;
 use crate::status::RunState;
 
-/// A request as it arrived.
-#[derive(Clone, Debug, Default)]
-pub struct IntakeRequest {
-    pub content_type: Option<String>,
-    /// Names in lower case. `idempotency-key`, `traceparent` and CloudEvents attributes have a meaning; those and any that
-    /// begin with `ce-` or `x-` are kept with the event.
-    pub headers: Vec<(String, String)>,
-    pub body: Bytes,
-}
-
-/// First and last sequence of what was stored, nulls when all were duplicates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct IntakeAnswer {
-    pub first: Option<u64>,
-    pub last: Option<u64>,
-    pub duplicates: u64,
-}
-
-/// Why nothing was stored.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum IntakeError {
-    #[error("line {line}, column {column}: {detail}")]
-    Malformed { line: usize, column: usize, code: &'static str, detail: String },
-    #[error("the id {id:?} stands twice in one request")]
-    DuplicateId { id: String },
-    #[error("{what} was used before with another body")]
-    Conflict { what: String },
-    #[error("a request with {what} is still running")]
-    InProgress { what: String },
-    #[error("the body is larger than {limit} bytes")]
-    TooLarge { limit: usize },
-    #[error(
-        "content type {found:?} is not read here; allowed: application/json, application/x-ndjson, \
-         application/cloudevents+json, application/cloudevents-batch+json, or a binary CloudEvent"
-    )]
-    UnsupportedMedia { found: String },
-    #[error("more events wait for the disk than the log holds; try again")]
-    Busy,
-    #[error("{reason}")]
-    Unavailable { reason: String },
-}
-
-impl IntakeError {
-    /// HTTP status.
-    pub fn status(&self) -> u16 {
-        match self {
-            IntakeError::Malformed { .. } | IntakeError::DuplicateId { .. } => 400,
-            IntakeError::InProgress { .. } => 409,
-            IntakeError::TooLarge { .. } => 413,
-            IntakeError::UnsupportedMedia { .. } => 415,
-            IntakeError::Conflict { .. } => 422,
-            IntakeError::Busy => 429,
-            IntakeError::Unavailable { .. } => 503,
-        }
-    }
-
-    /// Stable code; has a page under docs/errors.
-    pub fn code(&self) -> &'static str {
-        match self {
-            IntakeError::Malformed { code, .. } => code,
-            IntakeError::DuplicateId { .. } => "intake/duplicate-id",
-            IntakeError::Conflict { .. } => "intake/other-body",
-            IntakeError::InProgress { .. } => "intake/in-progress",
-            IntakeError::TooLarge { .. } => "intake/too-large",
-            IntakeError::UnsupportedMedia { .. } => "intake/media-type",
-            IntakeError::Busy => "intake/busy",
-            IntakeError::Unavailable { .. } => "intake/unavailable",
-        }
-    }
-}
+/// A larger body is decoded where blocking is allowed.
+const DECODED_AT_ONCE: usize = 64 << 10;
 
 /// One push source. Cheap to clone.
 #[derive(Clone)]
@@ -98,9 +34,25 @@ struct Inner {
     envelope: EnvelopeOptions,
     max_batch: usize,
     gauge: Arc<SourceGauge>,
-    /// Keys of requests that are not answered yet. Also the lock under which appends and counters keep step.
+    /// Keys of requests that are not settled yet.
     running: Mutex<HashSet<DedupeKey>>,
+    /// Requests, and the tasks that settle those whose client hung up.
+    requests: TaskTracker,
     draining: CancellationToken,
+}
+
+/// What a request comes to before anything is written.
+enum Prepared {
+    /// It was answered before, or holds nothing new.
+    Answered(IntakeAnswer),
+    Append {
+        batch: Batch,
+        events: u64,
+        duplicates: u64,
+        claim: Claim,
+    },
+    /// The log has to be asked, which may read from disk.
+    NeedsDisk,
 }
 
 impl Intake {
@@ -112,7 +64,8 @@ impl Intake {
         draining: CancellationToken,
     ) -> Intake {
         gauge.set_state(RunState::Running, None);
-        Intake { inner: Arc::new(Inner { log, envelope, max_batch, gauge, running: Mutex::default(), draining }) }
+        let (running, requests) = (Mutex::default(), TaskTracker::new());
+        Intake { inner: Arc::new(Inner { log, envelope, max_batch, gauge, running, requests, draining }) }
     }
 
     pub fn source(&self) -> &str {
@@ -123,9 +76,12 @@ impl Intake {
         self.inner.max_batch
     }
 
-    /// Takes a request whole or not at all; ready when its events are durable.
+    /// Takes a request whole or not at all; ready when its events are durable. When dropped before, the request is either
+    /// stored whole or not, and can be asked again under its key.
     pub async fn submit(&self, request: IntakeRequest) -> Result<IntakeAnswer, IntakeError> {
-        let inner = &*self.inner;
+        let inner = &self.inner;
+        // Taken before the look at `draining`: who drains waits for every request that did not see it.
+        let _running = inner.requests.token();
         if inner.draining.is_cancelled() {
             return Err(IntakeError::Unavailable { reason: "draining before a stop".to_owned() });
         }
@@ -135,40 +91,88 @@ impl Intake {
         if request.body.len() > inner.max_batch {
             return Err(IntakeError::TooLarge { limit: inner.max_batch });
         }
-        let headers = kept_headers(&request);
-        let events = self.decode(&request, headers.as_headers())?;
-        let keys = self.keys(&request, &events)?;
-        let claim = Claim::hold(inner, &keys)?;
-        let known = if keys.is_empty() {
-            Vec::new()
-        } else {
-            let (log, wanted) = (inner.log.clone(), claim.keys.clone());
-            let found = tokio::task::spawn_blocking(move || log.dedupe(&wanted)).await;
-            found.map_err(|error| unavailable(&error))?.map_err(|error| unavailable(&error))?
-        };
+        let mut prepared = Prepared::NeedsDisk;
+        if request.body.len() <= DECODED_AT_ONCE {
+            prepared = inner.prepare(&request, false)?;
+        }
+        if matches!(prepared, Prepared::NeedsDisk) {
+            let inner = inner.clone();
+            let preparing = tokio::task::spawn_blocking(move || inner.prepare(&request, true));
+            prepared = preparing.await.map_err(|error| unavailable(&error))??;
+        }
+        match prepared {
+            Prepared::Answered(answer) => Ok(answer),
+            Prepared::Append { batch, events, duplicates, claim } => self.store(batch, events, duplicates, claim).await,
+            Prepared::NeedsDisk => unreachable!("asked where blocking is allowed"),
+        }
+    }
+
+    async fn store(
+        &self,
+        mut batch: Batch,
+        events: u64,
+        duplicates: u64,
+        claim: Claim,
+    ) -> Result<IntakeAnswer, IntakeError> {
+        let inner = &self.inner;
+        let appended = inner.gauge.append(&*inner.log, &mut batch, events).map_err(refused)?;
+        let gauge = inner.gauge.clone();
+        let settled = inner.requests.spawn(async move {
+            let done = appended.durable().await;
+            if done.is_ok() {
+                gauge.count_duplicates(duplicates);
+            }
+            // Only now: whoever asks again finds the keys either here or in the log.
+            drop(claim);
+            done
+        });
+        let range = settled.await.map_err(|error| unavailable(&error))?.map_err(refused)?;
+        Ok(IntakeAnswer { first: Some(range.first.get()), last: Some(range.last.get()), duplicates })
+    }
+
+    /// Waits for the requests that were taken in before draining began, for [`DRAIN_WITHIN`] at most; the log's end then
+    /// tells the rest what became of them.
+    pub async fn drain(&self) {
+        self.inner.requests.close();
+        if tokio::time::timeout(DRAIN_WITHIN, self.inner.requests.wait()).await.is_err() {
+            tracing::warn!(source = self.source(), "left with requests that are not durable yet");
+        }
+    }
+}
+
+impl Inner {
+    /// Everything up to the append.
+    fn prepare(self: &Arc<Self>, request: &IntakeRequest, may_block: bool) -> Result<Prepared, IntakeError> {
+        let headers = kept_headers(request);
+        let events = self.decode(request, headers.as_headers())?;
+        let keys = self.keys(request, &events)?;
+        if !keys.is_empty() && !may_block {
+            return Ok(Prepared::NeedsDisk);
+        }
+        let claim = Claim::hold(self.clone(), &keys)?;
+        let known =
+            if keys.is_empty() { Vec::new() } else { self.log.dedupe(&claim.keys).map_err(|e| unavailable(&e))? };
         if let Some(answer) = self.first_answer(&keys, &known, events.len())? {
-            return Ok(answer);
+            return Ok(Prepared::Answered(answer));
+        }
+        let mut is_duplicate = vec![false; events.len()];
+        for (key, hit) in keys.iter().zip(&known) {
+            let (Some(index), Some(hit)) = (key.event, hit) else { continue };
+            if hit.body != key.entry.body {
+                return Err(IntakeError::Conflict { what: key.what.clone() });
+            }
+            is_duplicate[index] = true;
         }
         let mut batch = Batch::new();
         let mut stored_index = vec![None; events.len()];
-        let mut duplicates = 0;
-        for (index, event) in events.iter().enumerate() {
-            let hit = keys
-                .iter()
-                .zip(&known)
-                .find(|(key, _)| key.event == Some(index))
-                .and_then(|(k, hit)| Some((k, (*hit)?)));
-            if let Some((key, hit)) = hit {
-                if hit.body != key.entry.body {
-                    return Err(IntakeError::Conflict { what: key.what.clone() });
-                }
-                duplicates += 1;
-                continue;
-            }
+        for (index, event) in events.iter().enumerate().filter(|(index, _)| !is_duplicate[*index]) {
             stored_index[index] = Some(batch.len() as u32);
-            push(&mut batch, &inner.gauge.name, event, headers.as_headers());
+            let joined = join_headers(headers.as_headers(), &event.extra);
+            let headers = joined.as_ref().unwrap_or(&headers).as_headers();
+            batch.push(&event_of(&event.decoded, &self.gauge.name, headers));
         }
         let stored = batch.len() as u32;
+        let duplicates = events.len() as u64 - u64::from(stored);
         for key in &keys {
             let place = match key.event {
                 Some(index) => stored_index[index].map(|at| (at, 1)),
@@ -178,39 +182,11 @@ impl Intake {
                 batch.remember(DedupeEntry { event, count, ..key.entry });
             }
         }
-        let received = events.len() as u64;
         if batch.is_empty() {
-            inner.gauge.count(received, duplicates);
-            return Ok(IntakeAnswer { first: None, last: None, duplicates });
+            self.gauge.count_duplicates(duplicates);
+            return Ok(Prepared::Answered(IntakeAnswer { first: None, last: None, duplicates }));
         }
-        let ticket = {
-            let _step = inner.running.lock();
-            let ticket = inner.log.append(&mut batch).map_err(refused)?;
-            inner.gauge.count(received, duplicates);
-            ticket
-        };
-        match ticket.durable().await {
-            Ok(range) => {
-                let (first, last) = (Some(range.first.get()), Some(range.last.get()));
-                Ok(IntakeAnswer { first, last, duplicates })
-            }
-            Err(error) => {
-                inner.gauge.uncount(received);
-                Err(refused(error))
-            }
-        }
-    }
-
-    /// Notes the counters in the log; called once a second.
-    pub fn note_counters(&self) {
-        let _step = self.inner.running.lock();
-        let mut batch = Batch::new();
-        self.inner.gauge.note(&mut batch);
-        if !batch.is_empty()
-            && let Err(error) = self.inner.log.append_lazy(batch)
-        {
-            tracing::debug!(source = self.source(), %error, "counters not noted");
-        }
+        Ok(Prepared::Append { batch, events: u64::from(stored), duplicates, claim })
     }
 
     fn decode<'r>(&'r self, request: &'r IntakeRequest, headers: Headers<'r>) -> Result<Vec<Taken<'r>>, IntakeError> {
@@ -222,12 +198,12 @@ impl Intake {
                 payload: Some(item.bytes),
                 key: None,
                 headers,
-                subject: self.source(),
+                subject: &self.gauge.name,
                 time: None,
                 content_type,
             };
             let mut extra = HeaderBuf::new();
-            let decoded = envelope::decode(&self.inner.envelope, &message, &mut extra)
+            let decoded = envelope::decode(&self.envelope, &message, &mut extra)
                 .map_err(|why| malformed(&why, item.line, item.column))?;
             taken.push(Taken { decoded, extra });
         }
@@ -239,25 +215,25 @@ impl Intake {
         let mut keys = Vec::new();
         if let Some((_, value)) = request.headers.iter().find(|(name, _)| name == "idempotency-key") {
             let entry = DedupeEntry {
-                key: dedupe_key(&[b"request", self.source().as_bytes(), value.as_bytes()]),
+                key: dedupe_key(&[b"request", self.gauge.name.as_bytes(), value.as_bytes()]),
                 body: digest(&[&request.body]),
                 event: 0,
                 count: 0,
             };
-            keys.push(RequestKey { entry, event: None, what: format!("Idempotency-Key {value:?}") });
+            keys.push(RequestKey { entry, event: None, what: format!("Idempotency-Key {:?}", excerpt(value)) });
         }
         let mut seen = HashSet::new();
         for (index, event) in events.iter().enumerate() {
             let Some(id) = &event.decoded.id else { continue };
             let scope = event.decoded.id_scope.as_deref().unwrap_or_default();
-            let key = dedupe_key(&[b"id", self.source().as_bytes(), scope.as_bytes(), id.as_bytes()]);
+            let key = dedupe_key(&[b"id", self.gauge.name.as_bytes(), scope.as_bytes(), id.as_bytes()]);
             if !seen.insert(key) {
-                return Err(IntakeError::DuplicateId { id: id.to_string() });
+                return Err(IntakeError::DuplicateId { id: excerpt(id).into_owned() });
             }
             let payload = event.decoded.payload.as_deref().unwrap_or_default();
             let entry =
                 DedupeEntry { key, body: digest(&[event.decoded.name.as_bytes(), payload]), event: 0, count: 0 };
-            keys.push(RequestKey { entry, event: Some(index), what: format!("id {id:?}") });
+            keys.push(RequestKey { entry, event: Some(index), what: format!("id {:?}", excerpt(id)) });
         }
         Ok(keys)
     }
@@ -276,7 +252,7 @@ impl Intake {
         if hit.body != key.entry.body {
             return Err(IntakeError::Conflict { what: key.what.clone() });
         }
-        self.inner.gauge.count(events as u64, events as u64);
+        self.gauge.count_duplicates(events as u64);
         let (first, count) = (hit.first.get(), u64::from(hit.count));
         let duplicates = (events as u64).saturating_sub(count);
         Ok(Some(IntakeAnswer { first: Some(first), last: Some(first + count - 1), duplicates }))
@@ -296,46 +272,34 @@ struct RequestKey {
     what: String,
 }
 
-/// Keys held while a request runs; given back when dropped.
-struct Claim<'i> {
-    inner: &'i Inner,
+/// Keys held until a request is settled; given back when dropped.
+struct Claim {
+    intake: Arc<Inner>,
     keys: Vec<DedupeKey>,
 }
 
-impl<'i> Claim<'i> {
-    fn hold(inner: &'i Inner, keys: &[RequestKey]) -> Result<Claim<'i>, IntakeError> {
-        let mut running = inner.running.lock();
-        if let Some(taken) = keys.iter().find(|k| running.contains(&k.entry.key)) {
-            return Err(IntakeError::InProgress { what: taken.what.clone() });
-        }
-        let keys: Vec<DedupeKey> = keys.iter().map(|k| k.entry.key).collect();
-        running.extend(&keys);
-        Ok(Claim { inner, keys })
+impl Claim {
+    fn hold(intake: Arc<Inner>, keys: &[RequestKey]) -> Result<Claim, IntakeError> {
+        let keys = {
+            let mut running = intake.running.lock();
+            if let Some(taken) = keys.iter().find(|k| running.contains(&k.entry.key)) {
+                return Err(IntakeError::InProgress { what: taken.what.clone() });
+            }
+            let keys: Vec<DedupeKey> = keys.iter().map(|k| k.entry.key).collect();
+            running.extend(&keys);
+            keys
+        };
+        Ok(Claim { intake, keys })
     }
 }
 
-impl Drop for Claim<'_> {
+impl Drop for Claim {
     fn drop(&mut self) {
-        let mut running = self.inner.running.lock();
+        let mut running = self.intake.running.lock();
         self.keys.iter().for_each(|key| {
             running.remove(key);
         });
     }
-}
-
-fn push(batch: &mut Batch, source: &str, taken: &Taken<'_>, headers: Headers<'_>) {
-    let decoded = &taken.decoded;
-    let joined = join_headers(headers, &taken.extra);
-    batch.push(&Event {
-        id: decoded.id.as_deref(),
-        key: decoded.key.as_deref(),
-        time: decoded.time,
-        received: crate::clock::now(),
-        traceparent: decoded.traceparent.as_deref(),
-        headers: joined.as_ref().map_or(headers, HeaderBuf::as_headers),
-        payload: decoded.payload.as_deref(),
-        ..Event::data(&decoded.name, source, b"")
-    });
 }
 
 /// Transport headers are noise in a log that is kept for ever; those that speak of the event stay.
@@ -363,26 +327,4 @@ fn digest(parts: &[&[u8]]) -> [u8; 16] {
     let mut short = [0; 16];
     short.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     short
-}
-
-fn malformed(why: &Undecodable, line: usize, column: usize) -> IntakeError {
-    // A place inside the item counts from the item's own start.
-    let (line, column) = match why.at {
-        Some((1, inner)) => (line, column + inner.saturating_sub(1)),
-        Some((inner_line, inner)) => (line + inner_line - 1, inner),
-        None => (line, column),
-    };
-    IntakeError::Malformed { line, column, code: why.code, detail: why.detail.clone() }
-}
-
-fn refused(error: LogError) -> IntakeError {
-    match error {
-        LogError::Busy => IntakeError::Busy,
-        LogError::TooLarge { limit, .. } => IntakeError::TooLarge { limit },
-        other => unavailable(&other),
-    }
-}
-
-fn unavailable(error: &impl std::fmt::Display) -> IntakeError {
-    IntakeError::Unavailable { reason: error.to_string() }
 }

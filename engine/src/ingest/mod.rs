@@ -1,9 +1,13 @@
 //! Into the log: one loop for all pull sources, one intake for what is pushed, one decoder for both.
 
+pub mod append;
 pub mod body;
 pub mod book;
 pub mod envelope;
 pub mod gauge;
+pub mod in_flight;
 pub mod intake;
 pub mod letters;
+pub mod request;
+mod retry;
 pub mod task;

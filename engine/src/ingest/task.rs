@@ -1,32 +1,36 @@
 //! The one loop that serves all pull sources (Protocol A): receive, decode, append, and acknowledge what is durable.
 
-use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gravity_log::{Batch, EventLog, Health, LogError, SequenceRange};
-use gravity_model::port::source::{AckToken, BatchLimits, Position, Source, SourceBatch, SourceRecord, Start};
-use gravity_model::{Event, EventKind, Fault, HeaderBuf, Headers, Policy, Sequence};
+use gravity_log::{EventLog, Health, LogError};
+use gravity_model::port::source::{BatchLimits, Slot, Source, SourceBatch, Start};
+use gravity_model::{Fault, Policy};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::control::Parked;
+use crate::ingest::append::Append;
 use crate::ingest::book::Book;
-use crate::ingest::envelope::{self, EnvelopeOptions, Message, Undecodable};
+use crate::ingest::envelope::EnvelopeOptions;
 use crate::ingest::gauge::SourceGauge;
-use crate::ingest::letters::IngestLetters;
+use crate::ingest::in_flight::InFlight;
+use crate::ingest::letters::{IngestLetters, MOST_LETTERS};
 use crate::status::RunState;
 use crate::supervise::BackOff;
 
 /// An append is closed at this size, so that it fits one block of the log and its positions go with its events.
 const APPEND_BYTES: usize = 256 << 10;
-/// Batches of a source that may wait for the disk at the same time.
+/// Appends of a source that may wait for the disk at the same time.
 const IN_FLIGHT: usize = 16;
-/// Counters are noted at most this often.
-const NOTE_EVERY: Duration = Duration::from_secs(1);
-/// Above this a payload is kept as its first bytes only (fault S12).
-const LARGEST_PAYLOAD: usize = 32 << 20;
-const KEPT_OF_TOO_LARGE: usize = 4 << 10;
+/// How often lag is asked for, and whether the operator made room for more dead letters.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A source that is never empty is asked this often, in looks, whether it passed its end: the answer may cost a round trip.
+const LOOKS_PER_END: u32 = 5;
+/// What is in flight when the engine stops is waited for this long. What the disk takes later is in the log all the same,
+/// with its positions, and is not acknowledged.
+pub const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+/// How long a source may take to leave its broker.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 const LIMITS: BatchLimits =
     BatchLimits { max_records: 8_192, max_bytes: 1 << 20, max_wait: Duration::from_millis(500) };
@@ -48,78 +52,109 @@ pub struct SourceSetup {
     pub cancel: CancellationToken,
 }
 
-type Pending = Pin<Box<dyn Future<Output = Result<SequenceRange, LogError>> + Send>>;
-
-/// Appends that are not durable yet, oldest first.
-struct InFlight {
-    queue: VecDeque<Waiting>,
-}
-
-struct Waiting {
-    pending: Pending,
-    /// Set on the last append of a source batch.
-    token: Option<AckToken>,
-    received: u64,
-    /// Dead letters that exist once the append is durable.
-    letters: Vec<(Sequence, String, Parked)>,
-}
-
 /// Why the pump ended.
 enum Ended {
     Cancelled,
     AtEnd,
-    /// The log could not write; nothing in flight is stored.
+    /// The log could not write: what was in flight is delivered again.
     LogFailed,
 }
 
+/// What follows the end of a connection.
+enum Then {
+    End,
+    /// Wait for an operator, that is for a restart.
+    Stop,
+    WaitForLog,
+    Reconnect,
+}
+
 impl SourceTask {
-    /// Runs until cancelled, at the end with `stop_at_end`, or stopped by a fault that needs an operator.
+    /// Runs until cancelled, at the end with `stop_at_end`, or stopped by a fault that needs an operator. Ends at the latest
+    /// [`DRAIN_WITHIN`] and [`CLOSE_WITHIN`] after it was cancelled, whatever hangs.
     pub async fn run(self) {
         let SourceTask { mut source, setup } = self;
-        let (gauge, log) = (setup.gauge.clone(), setup.log.clone());
-        let book = Arc::new(Book::of(&gauge.name, &*log));
-        let mut back_off = BackOff::new();
-        loop {
-            let ended = match source.connect(book.clone(), setup.start).await {
-                Ok(()) => setup.pump(&mut *source, &book, &mut back_off).await,
-                Err(fault) => Err(fault),
-            };
-            match ended {
-                Ok(Ended::Cancelled) => break gauge.set_state(RunState::Ended, None),
-                Ok(Ended::AtEnd) => {
-                    gauge.set_at_end();
-                    break gauge.set_state(RunState::Ended, None);
-                }
-                Ok(Ended::LogFailed) => {
-                    source.close().await;
-                    gauge.set_state(RunState::Degraded, Some("the log cannot write; intake waits".to_owned()));
-                    if !setup.log_runs_again().await {
-                        break;
-                    }
-                    book.reset(&*log);
-                    continue;
-                }
-                Err(fault) => {
-                    source.close().await;
-                    book.reset(&*log);
-                    let stopped = !matches!(fault.policy(), Policy::BackOff);
-                    let state = if stopped { RunState::Stopped } else { RunState::Degraded };
-                    tracing::warn!(source = %gauge.name, error = %fault, ?state, "source failed");
-                    gauge.set_state(state, Some(fault.to_string()));
-                    if matches!(fault.policy(), Policy::Stop) {
-                        break setup.cancel.cancelled().await;
-                    }
-                }
-            }
-            if !back_off.wait(&setup.cancel, None).await {
-                break;
-            }
+        let overdue = async {
+            setup.cancel.cancelled().await;
+            tokio::time::sleep(DRAIN_WITHIN).await;
+        };
+        tokio::select! {
+            biased;
+            () = setup.keep_connected(&mut *source) => {}
+            () = overdue => tracing::warn!(source = %setup.gauge.name, "left with appends that are not durable yet"),
         }
-        source.close().await;
+        if tokio::time::timeout(CLOSE_WITHIN, source.close()).await.is_err() {
+            tracing::warn!(source = %setup.gauge.name, "did not close in time");
+        }
     }
 }
 
 impl SourceSetup {
+    /// Connects, pumps, and after a fault connects again.
+    async fn keep_connected(&self, source: &mut dyn Source) {
+        let book = Arc::new(Book::of(&self.gauge.name, &*self.log));
+        let mut in_flight = InFlight::new(self.letters.clone());
+        let mut back_off = BackOff::new();
+        loop {
+            let ended = match self.unless_cancelled(source.connect(book.clone(), self.start)).await {
+                Ok(Some(())) => self.pump(source, &book, &mut in_flight, &mut back_off).await,
+                Ok(None) => Ok(Ended::Cancelled),
+                Err(fault) => Err(fault),
+            };
+            let then = self.judge(ended);
+            if !matches!(then, Then::End) {
+                source.close().await;
+            }
+            // The book goes back to what the log holds. As long as an append may still become durable, that would take its
+            // records for new ones when they are delivered again.
+            in_flight.settle().await;
+            match then {
+                Then::End => return,
+                Then::Stop => return self.cancel.cancelled().await,
+                Then::WaitForLog if !self.log_runs_again().await => return,
+                Then::WaitForLog | Then::Reconnect => {}
+            }
+            book.reset(&*self.log);
+            if !back_off.wait(&self.cancel, None).await {
+                return;
+            }
+        }
+    }
+
+    /// Shows how a connection ended, and says what follows.
+    fn judge(&self, ended: Result<Ended, Fault>) -> Then {
+        match ended {
+            Ok(ended @ (Ended::Cancelled | Ended::AtEnd)) => {
+                if matches!(ended, Ended::AtEnd) {
+                    self.gauge.set_at_end();
+                }
+                self.gauge.set_state(RunState::Ended, None);
+                Then::End
+            }
+            Ok(Ended::LogFailed) => {
+                self.gauge.set_state(RunState::Degraded, Some("the log cannot write; intake waits".to_owned()));
+                Then::WaitForLog
+            }
+            Err(fault) => {
+                let policy = fault.policy();
+                let backs_off = matches!(policy, Policy::BackOff);
+                let state = if backs_off { RunState::Degraded } else { RunState::Stopped };
+                tracing::warn!(source = %self.gauge.name, error = %fault, ?state, "source failed");
+                self.gauge.set_state(state, Some(fault.to_string()));
+                if matches!(policy, Policy::Stop) { Then::Stop } else { Then::Reconnect }
+            }
+        }
+    }
+
+    /// `None` when cancelled first; the source is then only closed.
+    async fn unless_cancelled<T>(&self, call: impl Future<Output = Result<T, Fault>>) -> Result<Option<T>, Fault> {
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Ok(None),
+            done = call => done.map(Some),
+        }
+    }
+
     /// Waits until the log takes appends again; false when cancelled.
     async fn log_runs_again(&self) -> bool {
         let mut health = self.log.health();
@@ -129,23 +164,38 @@ impl SourceSetup {
         }
     }
 
-    async fn pump(&self, source: &mut dyn Source, book: &Arc<Book>, back_off: &mut BackOff) -> Result<Ended, Fault> {
+    async fn pump(
+        &self,
+        source: &mut dyn Source,
+        book: &Book,
+        in_flight: &mut InFlight,
+        back_off: &mut BackOff,
+    ) -> Result<Ended, Fault> {
         self.gauge.set_state(RunState::Running, None);
-        let mut in_flight = InFlight { queue: VecDeque::new() };
-        if self.stop_at_end {
-            source.note_end().await?;
+        if self.stop_at_end && self.unless_cancelled(source.note_end()).await?.is_none() {
+            return Ok(Ended::Cancelled);
         }
-        let mut note = tokio::time::interval(NOTE_EVERY);
-        note.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = 0;
+        let (mut has_passed_end, mut is_full) = (false, false);
         loop {
-            let may_take = in_flight.queue.len() < IN_FLIGHT;
+            if has_passed_end && in_flight.is_empty() {
+                return Ok(Ended::AtEnd);
+            }
+            if self.letters.is_full() != is_full {
+                is_full = !is_full;
+                self.show_full(is_full);
+            }
+            let may_take = !has_passed_end && !is_full && in_flight.len() < IN_FLIGHT;
             let input = tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => Input::Cancelled,
-                done = self.next_durable(&mut in_flight), if !in_flight.queue.is_empty() => Input::Durable(done),
+                done = in_flight.next(), if !in_flight.is_empty() => Input::Durable(done),
+                _ = look.tick() => Input::Look,
                 batch = source.next_batch(LIMITS), if may_take => Input::Batch(batch?),
-                _ = note.tick() => Input::Note,
             };
+            let mut may_be_at_end = false;
             match input {
                 Input::Durable(Ok(token)) => {
                     back_off.reset();
@@ -153,43 +203,56 @@ impl SourceSetup {
                         source.acknowledge(token).await?;
                     }
                 }
-                Input::Durable(Err(_)) => {
-                    self.forget(&mut in_flight).await;
-                    return Ok(Ended::LogFailed);
-                }
+                Input::Durable(Err(_)) => return Ok(Ended::LogFailed),
                 Input::Batch(batch) => {
-                    let empty = batch.records.is_empty();
-                    if let Err(error) = self.take(batch, book, &mut in_flight).await {
+                    may_be_at_end = batch.records.is_empty();
+                    if let Err(error) = self.take(batch, book, in_flight).await
+                        && !self.cancel.is_cancelled()
+                    {
                         tracing::warn!(source = %self.gauge.name, %error, "append failed");
-                        self.forget(&mut in_flight).await;
                         return Ok(Ended::LogFailed);
                     }
-                    if empty && self.stop_at_end && in_flight.queue.is_empty() && source.has_passed_end().await? {
-                        self.note();
-                        return Ok(Ended::AtEnd);
-                    }
                 }
-                Input::Note => {
-                    self.note();
+                Input::Look => {
                     self.gauge.set_lag(source.lag().await);
+                    looks += 1;
+                    may_be_at_end = looks % LOOKS_PER_END == 0;
                 }
                 Input::Cancelled => {
-                    // Drain: what was taken in is stored and acknowledged before the source is left.
-                    while !in_flight.queue.is_empty() {
-                        match self.next_durable(&mut in_flight).await {
-                            Ok(Some(token)) => source.acknowledge(token).await?,
-                            Ok(None) => {}
-                            Err(_) => break,
-                        }
-                    }
-                    self.note();
+                    self.drain(source, in_flight).await?;
                     return Ok(Ended::Cancelled);
                 }
+            }
+            if self.stop_at_end && may_be_at_end && !has_passed_end {
+                has_passed_end = self.unless_cancelled(source.has_passed_end()).await? == Some(true);
             }
         }
     }
 
-    /// Appends a source batch, in as many appends as it takes.
+    /// What was taken in is stored and acknowledged before the source is left.
+    async fn drain(&self, source: &mut dyn Source, in_flight: &mut InFlight) -> Result<(), Fault> {
+        while !in_flight.is_empty() {
+            match in_flight.next().await {
+                Ok(Some(token)) => source.acknowledge(token).await?,
+                Ok(None) => {}
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn show_full(&self, is_full: bool) {
+        if is_full {
+            let error =
+                format!("{MOST_LETTERS} dead letters of ingest are open: retry or skip some, then reading goes on");
+            tracing::warn!(source = %self.gauge.name, %error, "source waits");
+            self.gauge.set_state(RunState::Stopped, Some(error));
+        } else {
+            self.gauge.set_state(RunState::Running, None);
+        }
+    }
+
+    /// Appends a source batch, in as many appends as it takes. After an error the book is ahead of the log.
     async fn take(&self, batch: SourceBatch, book: &Book, in_flight: &mut InFlight) -> Result<(), LogError> {
         if batch.records.is_empty() {
             return Ok(());
@@ -197,8 +260,7 @@ impl SourceSetup {
         let mut append = Append::default();
         let mut duplicates = 0;
         for record in &batch.records {
-            let slot = &batch.slots[usize::from(record.slot)];
-            if let Some(name) = &slot.position {
+            if let Some(name) = &batch.slots[usize::from(record.slot)].position {
                 if !book.is_new(name, record.position) {
                     duplicates += 1;
                     continue;
@@ -206,184 +268,52 @@ impl SourceSetup {
                 book.advance(name, record.position);
                 append.moved(record.slot, record.position);
             }
-            self.push(&batch, record, &mut append);
+            append.push(&self.envelope, &self.gauge.name, &batch, record);
             if append.batch.bytes() >= APPEND_BYTES {
-                self.append(std::mem::take(&mut append), &batch, None, in_flight).await?;
+                self.append(std::mem::take(&mut append), &batch.slots, in_flight).await?;
             }
         }
-        self.gauge.count(duplicates, duplicates);
-        if append.batch.is_empty() {
-            // Only duplicates: nothing to store, but the batch may be acknowledged once what came before it is durable.
-            match in_flight.queue.back_mut() {
-                Some(newest) => newest.token = Some(batch.token),
-                None => in_flight.queue.push_back(Waiting {
-                    pending: Box::pin(already_durable()),
-                    token: Some(batch.token),
-                    received: 0,
-                    letters: Vec::new(),
-                }),
-            }
-            return Ok(());
+        if !append.batch.is_empty() {
+            self.append(append, &batch.slots, in_flight).await?;
         }
-        self.append(append, &batch, Some(batch.token), in_flight).await
-    }
-
-    fn push(&self, batch: &SourceBatch, record: &SourceRecord, append: &mut Append) {
-        let headers = Headers::from_encoded(batch.bytes(record.headers)).unwrap_or_default();
-        let payload = record.payload.map(|span| batch.bytes(span));
-        let key = record.key.map(|span| batch.bytes(span));
-        let slot = &batch.slots[usize::from(record.slot)];
-        let message = Message { payload, key, headers, subject: &slot.subject, time: record.time, content_type: None };
-        append.extra.clear();
-        let decoded = match payload {
-            Some(bytes) if bytes.len() > LARGEST_PAYLOAD => Err(Undecodable {
-                code: "decode/too-large",
-                detail: format!(
-                    "{} bytes are more than {LARGEST_PAYLOAD}; kept: the first {KEPT_OF_TOO_LARGE}, BLAKE3 {}",
-                    bytes.len(),
-                    blake3::hash(bytes).to_hex()
-                ),
-                at: None,
-            }),
-            _ => envelope::decode(&self.envelope, &message, &mut append.extra),
-        };
-        let received = crate::clock::now();
-        append.received += 1;
-        match decoded {
-            Ok(decoded) => {
-                let joined = join_headers(headers, &append.extra);
-                append.batch.push(&Event {
-                    id: decoded.id.as_deref(),
-                    key: decoded.key.as_deref(),
-                    time: decoded.time,
-                    received,
-                    traceparent: decoded.traceparent.as_deref(),
-                    headers: joined.as_ref().map_or(headers, HeaderBuf::as_headers),
-                    payload: decoded.payload.as_deref(),
-                    ..Event::data(&decoded.name, &self.gauge.name, b"")
-                });
-            }
-            Err(why) => {
-                let kept = payload.map(|p| if p.len() > LARGEST_PAYLOAD { &p[..KEPT_OF_TOO_LARGE] } else { p });
-                let index = append.batch.len() as u64;
-                append.batch.push(&Event {
-                    kind: EventKind::Undecodable,
-                    key,
-                    time: record.time,
-                    received,
-                    headers,
-                    payload: kept,
-                    ..Event::data("", &self.gauge.name, b"")
-                });
-                let (state_key, parked) = IngestLetters::write(&mut append.batch, &why, key, &slot.subject);
-                append.letters.push((index, state_key, parked));
-            }
-        }
-    }
-
-    async fn append(
-        &self,
-        mut append: Append,
-        batch: &SourceBatch,
-        token: Option<AckToken>,
-        in_flight: &mut InFlight,
-    ) -> Result<(), LogError> {
-        for (slot, position) in append.positions.drain(..) {
-            if let Some(name) = &batch.slots[usize::from(slot)].position {
-                append.batch.set_position(&self.gauge.name, name, position);
-            }
-        }
-        let ticket = crate::append::durable(&*self.log, append.batch).await?;
-        let first = ticket.range.first;
-        let letters = append.letters.into_iter().map(|(index, key, parked)| (first.plus(index), key, parked)).collect();
-        self.gauge.count(append.received, 0);
-        let pending = Box::pin(ticket.durable());
-        in_flight.queue.push_back(Waiting { pending, token, received: append.received, letters });
+        self.gauge.count_duplicates(duplicates);
+        // Where all were duplicates there is nothing to store, but what is before them may not be durable yet.
+        in_flight.acknowledge_after(batch.token);
         Ok(())
     }
 
-    /// After a failed append: nothing in flight is stored, and all of it will be delivered again.
-    async fn forget(&self, in_flight: &mut InFlight) {
-        for waiting in in_flight.queue.drain(..) {
-            match waiting.pending.await {
-                Ok(_) => self.add_letters(waiting.letters),
-                Err(_) => self.gauge.uncount(waiting.received),
-            }
+    async fn append(&self, mut append: Append, slots: &[Slot], in_flight: &mut InFlight) -> Result<(), LogError> {
+        append.set_positions(&self.gauge.name, slots);
+        if let Some(epoch) = in_flight.epoch() {
+            append.batch.require(epoch);
         }
-    }
-
-    fn add_letters(&self, letters: Vec<(Sequence, String, Parked)>) {
-        letters.into_iter().for_each(|(sequence, key, parked)| self.letters.add(sequence, key, parked));
-    }
-
-    /// Waits for the oldest append. Cancel-safe: the future stays in the queue until it is ready.
-    async fn next_durable(&self, in_flight: &mut InFlight) -> Result<Option<AckToken>, LogError> {
-        let Some(oldest) = in_flight.queue.front_mut() else { return Ok(None) };
-        let done = oldest.pending.as_mut().await;
-        let Some(oldest) = in_flight.queue.pop_front() else { return Ok(None) };
-        match done {
-            Ok(_) => {
-                self.add_letters(oldest.letters);
-                Ok(oldest.token)
+        let appended = loop {
+            match self.gauge.append(&*self.log, &mut append.batch, append.received) {
+                Err(LogError::Busy) => self.room().await?,
+                other => break other?,
             }
-            Err(error) => {
-                self.gauge.uncount(oldest.received);
-                Err(error)
-            }
-        }
+        };
+        in_flight.push(appended, append.letters);
+        Ok(())
     }
 
-    fn note(&self) {
-        let mut batch = Batch::new();
-        self.gauge.note(&mut batch);
-        if !batch.is_empty()
-            && let Err(error) = self.log.append_lazy(batch)
-        {
-            tracing::debug!(source = %self.gauge.name, %error, "counters not noted");
+    /// Waits for room in the log; an error when the log fails meanwhile, or when nobody wants to wait any more.
+    async fn room(&self) -> Result<(), LogError> {
+        let mut health = self.log.health();
+        tokio::select! {
+            () = self.cancel.cancelled() => Err(LogError::Busy),
+            _ = health.wait_for(|health| *health != Health::Running) => {
+                Err(LogError::WriteFailed { detail: "a write failed while this one waited for room".to_owned() })
+            }
+            room = self.log.room() => room,
         }
     }
 }
 
 enum Input {
     Cancelled,
-    Durable(Result<Option<AckToken>, LogError>),
+    Durable(Result<Option<gravity_model::port::source::AckToken>, LogError>),
     Batch(SourceBatch),
-    Note,
-}
-
-async fn already_durable() -> Result<SequenceRange, LogError> {
-    let none = Sequence::ZERO;
-    Ok(SequenceRange { first: none, last: none })
-}
-
-/// One append under construction.
-#[derive(Default)]
-struct Append {
-    batch: Batch,
-    /// Messages in it.
-    received: u64,
-    /// Newest position per slot index of the source batch.
-    positions: Vec<(u16, Position)>,
-    /// (index in the batch, state key, dead letter).
-    letters: Vec<(u64, String, Parked)>,
-    extra: HeaderBuf,
-}
-
-impl Append {
-    fn moved(&mut self, slot: u16, position: Position) {
-        match self.positions.iter_mut().find(|(known, _)| *known == slot) {
-            Some((_, newest)) => *newest = position,
-            None => self.positions.push((slot, position)),
-        }
-    }
-}
-
-/// The message's headers followed by the envelope's own attributes; `None` where there are none to add.
-pub fn join_headers(headers: Headers<'_>, extra: &HeaderBuf) -> Option<HeaderBuf> {
-    if extra.as_encoded().is_empty() {
-        return None;
-    }
-    let mut joined = HeaderBuf::new();
-    headers.iter().chain(extra.as_headers().iter()).for_each(|(name, value)| joined.push(name, value));
-    Some(joined)
+    /// Time to look at what nothing tells by itself.
+    Look,
 }

@@ -256,6 +256,9 @@ fn tell(report: &ReleaseReport, route: &str, as_json: bool) -> Result<Exit, Fail
             show::count(blocked.behind)
         ));
     }
+    for why in &report.reasons {
+        show::say(&format!("{}: {} [{}]", show::count(why.sequence), why.error, why.code));
+    }
     Ok(Exit::Done)
 }
 

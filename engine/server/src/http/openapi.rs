@@ -72,7 +72,9 @@ pub fn schemas() -> Value {
         "Between": {"type": "object", "additionalProperties": false, "properties": {"from": maybe_count(), "to": maybe_count()}},
         "Released": {"type": "object", "properties": {
             "record": count(), "released": sequences(), "parked_again": sequences(), "skipped": sequences(),
-            "blocked": {"type": "array", "items": {"type": "object", "properties": {"sequence": count(), "behind": count()}}}}},
+            "blocked": {"type": "array", "items": {"type": "object", "properties": {"sequence": count(), "behind": count()}}},
+            "reasons": {"type": "array", "items": {"type": "object", "properties": {
+                "sequence": count(), "code": text(), "error": text()}}}}},
         "Paused": {"type": "object", "properties": {"route": text(), "paused": {"type": "boolean"}}},
         "Verified": {"type": "object", "properties": {
             "blocks": count(), "events": count(), "bytes": count(), "head": text(), "bad": {"type": "array", "items": {"type": "object"}}}},

@@ -1,0 +1,133 @@
+//! An append under construction: records of a pull source become events, or raw input with its dead letter.
+
+use gravity_log::{Batch, MAX_EVENT_BYTES};
+use gravity_model::port::source::{Position, Slot, SourceBatch, SourceRecord};
+use gravity_model::{Event, EventKind, HeaderBuf, Headers};
+
+use crate::control::Parked;
+use crate::ingest::envelope::{self, Decoded, EnvelopeOptions, Message, Undecodable};
+use crate::ingest::letters::{IngestLetters, TOO_LARGE};
+
+/// Above this, payload, key and headers together, a message is kept as its beginning only (fault S12).
+const LARGEST_MESSAGE: usize = 32 << 20;
+/// What the log adds to an event's own parts: fixed fields and the source's name.
+const RECORD_OVERHEAD: usize = 128 << 10;
+/// Of a payload, and of a key, that is too large.
+const KEPT_OF_TOO_LARGE: usize = 4 << 10;
+/// Headers of a message that is too large are kept whole up to this, else left out.
+const KEPT_HEADERS: usize = 64 << 10;
+
+/// See the module's comment.
+#[derive(Default)]
+pub struct Append {
+    pub batch: Batch,
+    /// Messages in it.
+    pub received: u64,
+    /// (index in the batch, state key, dead letter).
+    pub letters: Vec<(u64, String, Parked)>,
+    /// Newest position per slot index of the source batch.
+    positions: Vec<(u16, Position)>,
+    extra: HeaderBuf,
+}
+
+impl Append {
+    pub fn moved(&mut self, slot: u16, position: Position) {
+        match self.positions.iter_mut().find(|(known, _)| *known == slot) {
+            Some((_, newest)) => *newest = position,
+            None => self.positions.push((slot, position)),
+        }
+    }
+
+    /// The positions become durable with the events.
+    pub fn set_positions(&mut self, source: &str, slots: &[Slot]) {
+        for (slot, position) in self.positions.drain(..) {
+            if let Some(name) = &slots[usize::from(slot)].position {
+                self.batch.set_position(source, name, position);
+            }
+        }
+    }
+
+    /// Takes in one record: it is stored whatever it holds.
+    pub fn push(&mut self, options: &EnvelopeOptions, source: &str, batch: &SourceBatch, record: &SourceRecord) {
+        let headers = Headers::from_encoded(batch.bytes(record.headers)).unwrap_or_default();
+        let payload = record.payload.map(|span| batch.bytes(span));
+        let key = record.key.map(|span| batch.bytes(span));
+        let subject = &batch.slots[usize::from(record.slot)].subject;
+        let message = Message { payload, key, headers, subject, time: record.time, content_type: None };
+        self.received += 1;
+        self.extra.clear();
+        let bytes = payload.map_or(0, <[u8]>::len) + key.map_or(0, <[u8]>::len) + headers.encoded().len();
+        let why = if bytes > LARGEST_MESSAGE {
+            too_large(payload, format!("{bytes} bytes are more than {LARGEST_MESSAGE}"))
+        } else {
+            match envelope::decode(options, &message, &mut self.extra) {
+                Ok(decoded) => {
+                    let joined = join_headers(headers, &self.extra);
+                    let headers = joined.as_ref().map_or(headers, HeaderBuf::as_headers);
+                    let event = event_of(&decoded, source, headers);
+                    let bytes = size_of(&event);
+                    if bytes <= MAX_EVENT_BYTES - RECORD_OVERHEAD {
+                        return self.batch.push(&event);
+                    }
+                    too_large(payload, format!("name, key and payload make an event of {bytes} bytes"))
+                }
+                Err(why) => why,
+            }
+        };
+        let is_cut = why.code == TOO_LARGE;
+        let keep = |part: &'_ [u8]| if is_cut { part.len().min(KEPT_OF_TOO_LARGE) } else { part.len() };
+        let key = key.map(|key| &key[..keep(key)]);
+        let index = self.batch.len() as u64;
+        self.batch.push(&Event {
+            kind: EventKind::Undecodable,
+            key,
+            time: record.time,
+            received: crate::clock::now(),
+            headers: if is_cut && headers.encoded().len() > KEPT_HEADERS { Headers::EMPTY } else { headers },
+            payload: payload.map(|payload| &payload[..keep(payload)]),
+            ..Event::data("", source, b"")
+        });
+        let (state_key, parked) = IngestLetters::write(&mut self.batch, &why, key, subject);
+        self.letters.push((index, state_key, parked));
+    }
+}
+
+fn too_large(payload: Option<&[u8]>, what: String) -> Undecodable {
+    let digest = blake3::hash(payload.unwrap_or_default()).to_hex();
+    let detail = format!("{what}; kept: the first {KEPT_OF_TOO_LARGE} of the payload, whose BLAKE3 is {digest}");
+    Undecodable { code: TOO_LARGE, detail, at: None }
+}
+
+/// Bytes of what the producer gave.
+fn size_of(event: &Event<'_>) -> usize {
+    event.name.len()
+        + event.id.map_or(0, str::len)
+        + event.key.map_or(0, <[u8]>::len)
+        + event.traceparent.map_or(0, str::len)
+        + event.headers.encoded().len()
+        + event.payload.map_or(0, <[u8]>::len)
+}
+
+/// The event that a message says, as it goes into the log.
+pub fn event_of<'e>(decoded: &'e Decoded<'_>, source: &'e str, headers: Headers<'e>) -> Event<'e> {
+    Event {
+        id: decoded.id.as_deref(),
+        key: decoded.key.as_deref(),
+        time: decoded.time,
+        received: crate::clock::now(),
+        traceparent: decoded.traceparent.as_deref(),
+        headers,
+        payload: decoded.payload.as_deref(),
+        ..Event::data(&decoded.name, source, b"")
+    }
+}
+
+/// The message's headers followed by the envelope's own attributes; `None` where there are none to add.
+pub fn join_headers(headers: Headers<'_>, extra: &HeaderBuf) -> Option<HeaderBuf> {
+    if extra.as_encoded().is_empty() {
+        return None;
+    }
+    let mut joined = HeaderBuf::new();
+    headers.iter().chain(extra.as_headers().iter()).for_each(|(name, value)| joined.push(name, value));
+    Some(joined)
+}
