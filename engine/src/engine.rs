@@ -15,15 +15,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::control;
 use crate::export::gauge::SubscriptionGauge;
-use crate::export::message::Letterhead;
-use crate::export::task::SubscriptionTask;
+use crate::export::task::{SubscriptionTask, Target};
 use crate::housekeeping::Housekeeper;
-use crate::ingest::envelope::EnvelopeOptions;
-use crate::ingest::gauge::{SourceGauge, restore_counters};
 use crate::ingest::intake::Intake;
 use crate::ingest::letters::IngestLetters;
-use crate::ingest::task::{DRAIN_WITHIN, SourceSetup, SourceTask};
-use crate::parts::{DatabaseSpec, EngineParts, ExporterSpec, MessageFormat, SourcePort};
+use crate::ingest::sources::Sources;
+use crate::ingest::task::DRAIN_WITHIN;
+use crate::parts::{DatabaseSpec, EngineParts, ExporterSpec};
 use crate::project::gauge::RouteGauge;
 use crate::project::prepare::RouteSetup;
 use crate::project::route::{OrderSender, Orders, RouteTask, is_paused};
@@ -41,16 +39,15 @@ pub(crate) struct Inner {
     pub log: Arc<dyn EventLog>,
     pub rules: Arc<RuleBook>,
     pub letters: Arc<IngestLetters>,
-    pub sources: Vec<Arc<SourceGauge>>,
-    pub envelopes: HashMap<String, EnvelopeOptions>,
-    pub intakes: HashMap<String, Intake>,
+    pub sources: Sources,
     /// Views under construction included.
     pub routes: Arc<Mutex<Vec<Route>>>,
     pub subscriptions: Mutex<Vec<SubscriptionEntry>>,
     databases: Mutex<HashMap<String, SharedDatabase>>,
     /// Connections that a reload replaced; closed once nobody works with them.
     pub retired: Mutex<Vec<Arc<dyn ViewStore>>>,
-    exporters: Mutex<HashMap<String, ExporterEntry>>,
+    exporters: Mutex<HashMap<String, SharedExporter>>,
+    pub retired_exporters: Mutex<Vec<Arc<dyn Exporter>>>,
     tasks: Mutex<TaskGroups>,
     /// Operators' decisions about dead letters of `ingest` that are not settled yet.
     pub decisions: TaskTracker,
@@ -61,11 +58,13 @@ pub(crate) struct Inner {
 
 #[derive(Default)]
 struct TaskGroups {
-    sources: Tasks,
     routes: Tasks,
     exporters: Tasks,
     housekeeping: Tasks,
 }
+
+/// Where a subscription sends, as a reload may replace it.
+pub(crate) type SharedExporter = Arc<Mutex<ExporterSpec>>;
 
 /// Where a route writes, as a reload may replace it.
 pub(crate) type SharedDatabase = Arc<Mutex<DatabaseSpec>>;
@@ -80,13 +79,6 @@ pub(crate) struct Route {
 pub(crate) struct SubscriptionEntry {
     pub gauge: Arc<SubscriptionGauge>,
     pub orders: OrderSender,
-}
-
-struct ExporterEntry {
-    kind: &'static str,
-    exporter: Arc<dyn Exporter>,
-    format: MessageFormat,
-    park_on_refused: bool,
 }
 
 /// Why an engine does not start. Nothing was changed but, possibly, the log's record of the rules.
@@ -115,53 +107,22 @@ impl Engine {
             tracing::info!(rules = &crate::rulebook::hex(&rules.set.hash())[..12], "rules recorded");
         }
         let state = log.state();
-        let gauges: Vec<_> = sources.iter().map(|s| Arc::new(SourceGauge::new(&s.name, s.kind))).collect();
-        {
-            let (log, gauges) = (log.clone(), gauges.clone());
-            let restored = tokio::task::spawn_blocking(move || restore_counters(&*log, &gauges)).await;
-            restored.map_err(|e| StartError::Log(Box::new(e)))?.map_err(StartError::Log)?;
-        }
         let draining = CancellationToken::new();
-        let envelopes = sources.iter().map(|s| (s.name.clone(), s.envelope.clone())).collect();
         let letters = Arc::new(IngestLetters::load(&state)?);
-        let mut intakes = HashMap::new();
-        let mut tasks = TaskGroups::default();
-        for (spec, gauge) in sources.into_iter().zip(&gauges) {
-            match spec.port {
-                SourcePort::Push => {
-                    let intake =
-                        Intake::new(log.clone(), spec.envelope, spec.max_batch, gauge.clone(), draining.clone());
-                    gauge.set_at_end();
-                    intakes.insert(spec.name, intake);
-                }
-                SourcePort::Pull(source) => {
-                    let setup = SourceSetup {
-                        log: log.clone(),
-                        envelope: spec.envelope,
-                        start: spec.start,
-                        gauge: gauge.clone(),
-                        letters: letters.clone(),
-                        stop_at_end,
-                        cancel: draining.clone(),
-                    };
-                    let task = SourceTask { source, setup };
-                    tasks.sources.start(format!("source {}", spec.name), task.run());
-                }
-            }
-        }
+        let all = Sources::new(log.clone(), letters.clone(), stop_at_end, draining.clone());
+        all.take(sources).await.map_err(StartError::Log)?;
         let inner = Arc::new(Inner {
             log,
             rules: Arc::new(book),
             letters,
-            sources: gauges,
-            envelopes,
-            intakes,
+            sources: all,
             routes: Arc::default(),
             subscriptions: Mutex::default(),
             databases: Mutex::new(databases.into_iter().map(|d| (d.name.clone(), Arc::new(Mutex::new(d)))).collect()),
             retired: Mutex::default(),
-            exporters: Mutex::new(exporters.into_iter().map(ExporterEntry::named).collect()),
-            tasks: Mutex::new(tasks),
+            exporters: Mutex::new(exporters.into_iter().map(|e| (e.name.clone(), Arc::new(Mutex::new(e)))).collect()),
+            retired_exporters: Mutex::default(),
+            tasks: Mutex::default(),
             decisions: TaskTracker::new(),
             draining,
             stop_routes: CancellationToken::new(),
@@ -212,23 +173,22 @@ impl Engine {
             };
             let bounds = inner.databases.lock().get(&subscription.database).map(|d| d.lock().options.clone());
             let bounds = bounds.unwrap_or_default();
-            let gauge = Arc::new(SubscriptionGauge::new(&subscription.exporter, &subscription.database, exporter.kind));
+            let kind = exporter.lock().kind;
+            let gauge = Arc::new(SubscriptionGauge::new(&subscription.exporter, &subscription.database, kind));
             let orders =
                 Arc::new(watch::Sender::new(Orders { paused: is_paused(&state, &gauge.name()), ..Orders::default() }));
+            let Target { sends, letterhead, park_on_refused } =
+                Target::of(exporter, inner.log.identity().log_id, &subscription.database);
             let task = SubscriptionTask {
-                exporter: exporter.exporter.clone(),
-                letterhead: Letterhead {
-                    log_id: inner.log.identity().log_id,
-                    exporter: subscription.exporter.clone(),
-                    route: subscription.database.clone(),
-                    format: exporter.format,
-                    binding: exporter.exporter.binding(),
-                },
+                spec: exporter.clone(),
+                renewed: 0,
+                exporter: sends,
+                letterhead,
                 log: inner.log.clone(),
                 route: route.gauge,
                 rules: inner.rules.clone(),
                 gauge: gauge.clone(),
-                park_on_refused: exporter.park_on_refused,
+                park_on_refused,
                 max_parked: bounds.max_parked,
                 max_waiting_bytes: bounds.max_waiting_bytes,
                 begin_after: inner.rules.added_subscription(subscription),
@@ -259,7 +219,19 @@ impl Engine {
                 route.orders.send_modify(|orders| orders.renewed += 1);
             }
         }
-        self.inner.exporters.lock().extend(exporters.into_iter().map(ExporterEntry::named));
+        for spec in exporters {
+            let known = self.inner.exporters.lock().get(&spec.name).cloned();
+            let Some(known) = known else {
+                self.inner.exporters.lock().insert(spec.name.clone(), Arc::new(Mutex::new(spec)));
+                continue;
+            };
+            let name = spec.name.clone();
+            let old = std::mem::replace(&mut *known.lock(), spec);
+            self.inner.retired_exporters.lock().push(old.exporter);
+            for subscription in self.inner.subscriptions.lock().iter().filter(|s| s.gauge.exporter == name) {
+                subscription.orders.send_modify(|orders| orders.renewed += 1);
+            }
+        }
     }
 
     pub fn log(&self) -> &Arc<dyn EventLog> {
@@ -267,12 +239,12 @@ impl Engine {
     }
 
     pub fn intake(&self, source: &str) -> Option<Intake> {
-        self.inner.intakes.get(source).cloned()
+        self.inner.sources.intake(source)
     }
 
     /// Names of the sources that are pushed into, sorted.
     pub fn push_sources(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.inner.intakes.keys().cloned().collect();
+        let mut names: Vec<String> = self.inner.sources.intakes().iter().map(|i| i.source().to_owned()).collect();
         names.sort_unstable();
         names
     }
@@ -306,7 +278,7 @@ impl Engine {
                 dedupe_from: stat.dedupe_from.get(),
                 rules: inner.rules.newest().map(|v| v.hash()[..12].to_owned()).unwrap_or_default(),
             },
-            sources: inner.sources.iter().map(|s| s.status()).collect(),
+            sources: inner.sources.gauges().iter().map(|s| s.status()).collect(),
             routes: routes.iter().map(|r| r.gauge.status(stat.last, oldest(r.gauge.position()))).collect(),
             exporters: inner
                 .subscriptions
@@ -379,7 +351,8 @@ impl Engine {
             };
             Some(Outcome::Stopped { what: format!("{what} {name}: {why}") })
         };
-        let sources_stopped = inner.sources.iter().find_map(|s| stopped("source", &s.name, s.state()));
+        let sources = inner.sources.gauges();
+        let sources_stopped = sources.iter().find_map(|s| stopped("source", &s.name, s.state()));
         if sources_stopped.is_some() {
             return sources_stopped;
         }
@@ -391,7 +364,7 @@ impl Engine {
         if others.is_some() {
             return others;
         }
-        if !inner.sources.iter().all(|s| s.is_at_end()) {
+        if !sources.iter().all(|s| s.is_at_end()) {
             return None;
         }
         let last = *inner.log.durable().borrow();
@@ -424,13 +397,12 @@ impl Engine {
         let mut tasks = std::mem::take(&mut *self.inner.tasks.lock());
         self.inner.draining.cancel();
         self.inner.decisions.close();
-        let intakes = futures::future::join_all(self.inner.intakes.values().map(Intake::drain));
         let decisions = tokio::time::timeout(DRAIN_WITHIN, self.inner.decisions.wait());
-        let ((), _, decided) = tokio::join!(tasks.sources.join(), intakes, decisions);
+        let ((), decided) = tokio::join!(self.inner.sources.join(), decisions);
         if decided.is_err() {
             tracing::warn!("left with decisions about dead letters of ingest that are not durable yet");
         }
-        self.inner.sources.iter().for_each(|source| source.note(&*self.inner.log));
+        self.inner.sources.gauges().iter().for_each(|source| source.note(&*self.inner.log));
         self.inner.stop_routes.cancel();
         tasks.routes.join().await;
         self.inner.stop_exporters.cancel();
@@ -441,20 +413,14 @@ impl Engine {
         for store in stores.into_iter().chain(retired) {
             store.close().await;
         }
-        let exporters: Vec<_> = self.inner.exporters.lock().values().map(|e| e.exporter.clone()).collect();
-        for exporter in exporters {
+        let exporters: Vec<_> = self.inner.exporters.lock().values().map(|e| e.lock().exporter.clone()).collect();
+        let retired = std::mem::take(&mut *self.inner.retired_exporters.lock());
+        for exporter in exporters.into_iter().chain(retired) {
             exporter.close().await;
         }
         let log = self.inner.log.clone();
         if tokio::task::spawn_blocking(move || log.close()).await.is_err() {
             tracing::error!("the log did not close");
         }
-    }
-}
-
-impl ExporterEntry {
-    fn named(spec: ExporterSpec) -> (String, ExporterEntry) {
-        let ExporterSpec { name, kind, exporter, format, park_on_refused } = spec;
-        (name, ExporterEntry { kind, exporter, format, park_on_refused })
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use gravity_log::Batch;
 use gravity_model::Sequence;
+use gravity_model::port::export::Exporter;
 use gravity_model::port::view::ViewStore;
 use hashbrown::HashMap;
 use tokio::time::MissedTickBehavior;
@@ -58,7 +59,7 @@ impl Housekeeper {
             // A failed write took with it what nobody waited for.
             let is_in_doubt = health.has_changed().unwrap_or(false);
             health.mark_unchanged();
-            for source in &self.inner.sources {
+            for source in self.inner.sources.gauges() {
                 if is_in_doubt {
                     source.doubt_note();
                 }
@@ -68,12 +69,17 @@ impl Housekeeper {
         }
     }
 
-    /// Connections that a reload replaced, once no route uses them any more.
+    /// Connections that a reload replaced, once nobody uses them any more.
     async fn close_retired(&self) {
         let unused = |store: &mut Arc<dyn ViewStore>| Arc::strong_count(store) == 1;
         let unused: Vec<_> = self.inner.retired.lock().extract_if(.., unused).collect();
         for store in unused {
             store.close().await;
+        }
+        let unused = |exporter: &mut Arc<dyn Exporter>| Arc::strong_count(exporter) == 1;
+        let unused: Vec<_> = self.inner.retired_exporters.lock().extract_if(.., unused).collect();
+        for exporter in unused {
+            exporter.close().await;
         }
     }
 

@@ -31,6 +31,7 @@ pub use ingest::intake::Intake;
 pub use ingest::request::{IntakeAnswer, IntakeError, IntakeRequest};
 pub use operate::{ApiError, ReloadReport};
 pub use parts::{
-    DatabaseOptions, DatabaseSpec, EngineParts, ExporterSpec, MessageFormat, RulesInForce, SourcePort, SourceSpec,
+    ChangedParts, DatabaseOptions, DatabaseSpec, EngineParts, ExporterSpec, MessageFormat, RulesInForce, SourcePort,
+    SourceSpec,
 };
 pub use rulebook::RuleBookError;

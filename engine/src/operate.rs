@@ -11,7 +11,7 @@ use crate::control::{self, Decision, Parked, Paused, Released};
 use crate::engine::{Engine, StartError};
 use crate::ingest::letters::INGEST;
 use crate::ledger::Ledger;
-use crate::parts::{DatabaseSpec, ExporterSpec, RulesInForce};
+use crate::parts::{ChangedParts, RulesInForce};
 use crate::project::evaluate::{Wants, judge_one};
 use crate::project::gauge::RouteGauge;
 use crate::project::route::{OrderSender, Orders};
@@ -354,15 +354,11 @@ impl Engine {
         })
     }
 
-    /// Puts new rules in force from the next sequence on. `databases` and `exporters` are those that are new or changed: what
-    /// runs goes on with them, what the rules need and does not run yet is started.
-    pub async fn reload(
-        &self,
-        rules: RulesInForce,
-        databases: Vec<DatabaseSpec>,
-        exporters: Vec<ExporterSpec>,
-    ) -> Result<ReloadReport, ApiError> {
-        self.take_parts(databases, exporters);
+    /// Puts new rules in force from the next sequence on. `changed` holds what is new or changed: what runs goes on with it,
+    /// what the rules need and does not run yet is started.
+    pub async fn reload(&self, rules: RulesInForce, changed: ChangedParts) -> Result<ReloadReport, ApiError> {
+        self.inner.sources.take(changed.sources).await.map_err(StartError::Log)?;
+        self.take_parts(changed.databases, changed.exporters);
         let newest = self.inner.rules.newest();
         let mut report =
             ReloadReport { rules: crate::rulebook::hex(&rules.set.hash())[..12].to_owned(), ..Default::default() };

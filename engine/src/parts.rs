@@ -22,6 +22,14 @@ pub struct EngineParts {
     pub stop_at_end: bool,
 }
 
+/// What a reload brings or changes, by entry.
+#[derive(Default)]
+pub struct ChangedParts {
+    pub sources: Vec<SourceSpec>,
+    pub databases: Vec<DatabaseSpec>,
+    pub exporters: Vec<ExporterSpec>,
+}
+
 /// The rules as they were read, with what they were checked against: recorded in the log when they change.
 #[derive(Clone)]
 pub struct RulesInForce {

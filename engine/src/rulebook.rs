@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use gravity_log::{Batch, EventLog, LogError};
-use gravity_model::Sequence;
+use gravity_log::{Batch, Block, EventLog, LogError, ReadLimits};
+use gravity_model::{EventKind, Sequence};
 use gravity_rules::RuleSet;
 use gravity_rules::diagnose::SourceFile;
 use parking_lot::RwLock;
@@ -35,6 +35,8 @@ impl RulesVersion {
 #[derive(Debug)]
 pub struct RuleBook {
     versions: RwLock<Vec<Arc<RulesVersion>>>,
+    /// (Earlier, present) names of database entries.
+    renames: Vec<(String, String)>,
     /// One change at a time: numbers follow the order on the log.
     changing: tokio::sync::Mutex<()>,
 }
@@ -48,8 +50,10 @@ pub enum RuleBookError {
         "version {version} of the rules, in force until a route has passed sequence {sequence}, is refused by this program: {finding}"
     )]
     Refused { version: u64, sequence: Sequence, finding: String },
-    #[error("the change of rules cannot be recorded")]
+    #[error("the rules on the log cannot be read or recorded: {0}")]
     Log(#[from] LogError),
+    #[error("the task that read the log is gone")]
+    Gone,
 }
 
 impl RuleBook {
@@ -73,12 +77,34 @@ impl RuleBook {
             versions.push(Arc::new(RulesVersion { version: change.version, sequence: entry.sequence, set }));
         }
         versions.sort_by_key(|v| v.sequence);
-        let book = RuleBook { versions: RwLock::new(versions), changing: tokio::sync::Mutex::default() };
+        let book = RuleBook {
+            versions: RwLock::new(versions),
+            renames: renames.to_vec(),
+            changing: tokio::sync::Mutex::default(),
+        };
         let changed = book.newest().is_none_or(|newest| newest.set.hash() != rules.set.hash());
         if changed {
             book.change(log, rules).await?;
         }
         Ok((book, changed))
+    }
+
+    /// Makes sure that the rules in force at `sequence` are known: versions that all had passed are forgotten, and a database
+    /// may go back behind them (fault V6). Then the whole log is read for them.
+    pub async fn recall(&self, sequence: Sequence, log: &Arc<dyn EventLog>) -> Result<(), RuleBookError> {
+        let knows =
+            |versions: &[Arc<RulesVersion>]| versions.first().is_some_and(|v| v.sequence <= sequence || v.version == 1);
+        if knows(&self.versions.read()) {
+            return Ok(());
+        }
+        tracing::warn!(%sequence, "stands before rules that were settled; they are read from the log");
+        let (log, renames) = (log.clone(), self.renames.clone());
+        let read = tokio::task::spawn_blocking(move || read_versions(&*log, &renames)).await;
+        let found = read.unwrap_or(Err(RuleBookError::Gone))?;
+        let mut versions = self.versions.write();
+        let first = versions.first().map_or(Sequence(u64::MAX), |v| v.sequence);
+        versions.splice(0..0, found.into_iter().filter(|v| v.sequence < first));
+        Ok(())
     }
 
     /// Records a new version; durable when this returns.
@@ -139,6 +165,31 @@ impl RuleBook {
         let needed_from = versions.iter().rposition(|v| v.sequence <= through).unwrap_or(0);
         versions.drain(..needed_from).map(|v| version_key(v.version)).collect()
     }
+}
+
+/// Every version on the log that this program takes, oldest first. Reads everything.
+fn read_versions(log: &dyn EventLog, renames: &[(String, String)]) -> Result<Vec<Arc<RulesVersion>>, RuleBookError> {
+    let mut versions = Vec::new();
+    let last = *log.durable().borrow();
+    let mut after = Sequence(log.stat().first.get().saturating_sub(1));
+    while after < last {
+        let blocks = log.read(after, ReadLimits { events: 65_536, bytes: 16 << 20 })?;
+        let Some(end) = blocks.last().map(Block::last) else { break };
+        for recorded in blocks.iter().flat_map(Block::iter) {
+            let event = &recorded.event;
+            if let (EventKind::Control, control::CONFIG_CHANGED, Some(payload)) =
+                (event.kind, event.name, event.payload)
+            {
+                let change: ConfigChanged = control::read(event.name, recorded.sequence, payload)?;
+                let mut set = load_again(&change, recorded.sequence)?;
+                renames.iter().for_each(|(was, name)| set.rename_database(was, name));
+                let (version, sequence) = (change.version, recorded.sequence);
+                versions.push(Arc::new(RulesVersion { version, sequence, set: Arc::new(set) }));
+            }
+        }
+        after = end;
+    }
+    Ok(versions)
 }
 
 fn version_key(version: u64) -> String {

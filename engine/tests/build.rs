@@ -3,6 +3,7 @@
 mod support;
 
 use gravity_connectors::memory::view::{Point, Scripted};
+use gravity_engine::ChangedParts;
 use gravity_model::port::view::{ViewState, ViewStore};
 use gravity_model::{ColumnType, FaultKind};
 use support::{Rig, USERS, changed, eventually, in_step, post, route, table};
@@ -66,7 +67,7 @@ async fn a_view_added_by_a_reload_joins_under_load() {
     for id in 0..200 {
         post(&engine, &changed(id, "a")).await;
     }
-    let report = engine.reload(rig.rules_in_force(&with_names()), Vec::new(), Vec::new()).await.expect("accepted");
+    let report = engine.reload(rig.rules_in_force(&with_names()), ChangedParts::default()).await.expect("accepted");
     assert!(report.changed);
     let mut id = 200;
     while !is_attached(&rig, "names").await {
@@ -118,7 +119,7 @@ async fn a_changed_rule_acts_forward_only() {
     engine.pause("db1", "op").await.expect("paused");
     post(&engine, r#"{"event":"userChanged","payload":{"id":2,"name":"a","email":"x"}}"#).await;
     rig.rules = USERS.replace(r#"{"source": "email", "target": "email"}"#, r#"{"value": "hidden", "target": "email"}"#);
-    let report = engine.reload(rig.rules_in_force(&rig.rules), Vec::new(), Vec::new()).await.expect("accepted");
+    let report = engine.reload(rig.rules_in_force(&rig.rules), ChangedParts::default()).await.expect("accepted");
     let last = post(&engine, r#"{"event":"userChanged","payload":{"id":3,"name":"a","email":"x"}}"#)
         .await
         .last
@@ -150,7 +151,7 @@ async fn a_stopped_route_may_take_the_active_rules_from_its_checkpoint() {
     rig.views.drop_table("users");
     rig.views.put_table(table("users", &[("id", ColumnType::I64, true), ("name", ColumnType::Text, false)]));
     rig.rules = USERS.replace(r#", {"source": "email", "target": "email"}"#, "");
-    engine.reload(rig.rules_in_force(&rig.rules), Vec::new(), Vec::new()).await.expect("accepted");
+    engine.reload(rig.rules_in_force(&rig.rules), ChangedParts::default()).await.expect("accepted");
     let last = post(&engine, &changed(3, "c")).await.last.expect("stored");
     engine.resume("db1", false, "op").await.expect("resumed");
     let stopped = || route(&engine.status()).state == gravity_engine::status::RunState::Stopped;
@@ -172,7 +173,7 @@ async fn a_view_that_joined_without_knowing_it_stays_joined() {
     for what in [Scripted::Hang, Scripted::Hang, Scripted::FailAfter(FaultKind::Disconnected)] {
         rig.views.script(Point::Rewrite, what);
     }
-    engine.reload(rig.rules_in_force(&with_names()), Vec::new(), Vec::new()).await.expect("accepted");
+    engine.reload(rig.rules_in_force(&with_names()), ChangedParts::default()).await.expect("accepted");
     rig.views.release();
     let begun = || engine.status().routes.iter().any(|r| r.name == "db1/names");
     eventually(begun, || format!("{:?}", engine.status())).await;
@@ -184,4 +185,31 @@ async fn a_view_that_joined_without_knowing_it_stays_joined() {
     in_step(&engine, last).await;
     assert_eq!((rig.views.rows("names").len(), rig.rows().len()), (2, 2));
     engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v6_a_database_that_went_back_is_folded_under_the_rules_of_that_time() {
+    let mut rig = Rig::new(USERS);
+    let engine = rig.start().await;
+    let last = post(&engine, &changed(1, "a")).await.last.expect("stored");
+    in_step(&engine, last).await;
+    let backup = rig.views.backup();
+    let last = post(&engine, &changed(2, "b")).await.last.expect("stored");
+    in_step(&engine, last).await;
+    rig.rules = USERS.replace(r#""source": "name""#, r#""source": "email""#);
+    engine.reload(rig.rules_in_force(&rig.rules), ChangedParts::default()).await.expect("accepted");
+    let last = post(&engine, &changed(3, "c")).await.last.expect("stored");
+    in_step(&engine, last).await;
+    let rows = rig.rows();
+    assert_eq!(rows[..2], ["1 a -", "2 b -"]);
+    // Long enough for the older rules to be forgotten.
+    tokio::time::sleep(std::time::Duration::from_millis(3_500)).await;
+    for restart in [false, true] {
+        let engine = if restart { rig.start().await } else { engine.clone() };
+        rig.views.restore(&backup);
+        let last = post(&engine, &changed(4, "d")).await.last.expect("stored");
+        in_step(&engine, last).await;
+        assert_eq!(rig.rows()[..3], rows[..3], "restart: {restart}");
+        engine.shutdown().await;
+    }
 }

@@ -2,11 +2,17 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use gravity_connectors::memory::export::{MemoryExporter, MemoryTarget};
+use gravity_connectors::memory::source::Published;
 use gravity_connectors::memory::view::{MemoryViews, Point, Scripted};
+use gravity_engine::ChangedParts;
 use gravity_log::EventLog;
 use gravity_model::port::view::ViewStore;
 use gravity_model::{FaultKind, Value};
-use support::{Rig, USERS, changed, in_step, post, route};
+use support::{Rig, USERS, changed, eventually, in_step, post, route};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_takes_the_route_to_where_the_database_is_now() {
@@ -20,11 +26,47 @@ async fn a_reload_takes_the_route_to_where_the_database_is_now() {
         rig.views.script(Point::Begin, Scripted::Fail(FaultKind::Disconnected));
     }
     let last = post(&engine, &changed(2, "b")).await.last.expect("stored");
-    let report = engine.reload(rig.rules_in_force(USERS), vec![rig.database_spec(&moved)], Vec::new()).await;
+    let parts = ChangedParts { databases: vec![rig.database_spec(&moved)], ..ChangedParts::default() };
+    let report = engine.reload(rig.rules_in_force(USERS), parts).await;
     assert!(!report.expect("accepted").changed, "the rules are the same");
     in_step(&engine, last).await;
     assert_eq!((moved.rows("users").len(), rig.rows().len()), (2, 1));
     assert_eq!(route(&engine.status()).read, 2);
+    engine.shutdown().await;
+}
+
+/// Each message once, each event once, though both connections change in the middle of everything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_takes_source_and_exporter_to_new_connections() {
+    let rig = Rig::new(USERS);
+    let engine = rig.start().await;
+    let publish = |id: i64| {
+        let payload = Some(changed(id, "x").into_bytes());
+        rig.broker.publish(0, Published { key: Some(b"k".to_vec()), payload, ..Published::default() });
+    };
+    let elsewhere = MemoryTarget::default();
+    for id in 0..300 {
+        publish(id);
+        if id % 100 == 50 {
+            let mut parts = rig.parts_without_log();
+            parts.sources.retain(|source| source.name == "bus");
+            let target = if id == 50 { &elsewhere } else { &rig.target };
+            parts.exporters[0].exporter = Arc::new(MemoryExporter::new("out", target.clone()));
+            engine.reload(rig.rules_in_force(USERS), parts).await.expect("accepted");
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let all = || route(&engine.status()).read == 300;
+    eventually(all, || format!("{:#?}", engine.status())).await;
+    in_step(&engine, route(&engine.status()).checkpoint).await;
+    assert_eq!(rig.rows().len(), 300);
+    let mut told = rig.told();
+    let moved = elsewhere.arrived().len();
+    assert!(moved > 0 && !told.is_empty(), "both were told: {moved} and {}", told.len());
+    told.extend(elsewhere.arrived().iter().map(|m| m.sequence.get()));
+    told.sort_unstable();
+    told.dedup();
+    assert_eq!(told.len(), 300);
     engine.shutdown().await;
 }
 

@@ -10,8 +10,8 @@ use gravity_connectors::kafka::{
 use gravity_connectors::postgres::{PostgresOptions, PostgresViews, TlsMode};
 use gravity_connectors::sqlite::{SqliteOptions, SqliteViews};
 use gravity_engine::{
-    DatabaseOptions, DatabaseSpec, EngineParts, Envelope, EnvelopeOptions, ExporterSpec, KeyFrom, MessageFormat,
-    NameFrom, RulesInForce, SourcePort, SourceSpec,
+    ChangedParts, DatabaseOptions, DatabaseSpec, EngineParts, Envelope, EnvelopeOptions, ExporterSpec, KeyFrom,
+    MessageFormat, NameFrom, RulesInForce, SourcePort, SourceSpec,
 };
 use gravity_log::EventLog;
 use gravity_model::port::source::Start;
@@ -151,32 +151,39 @@ pub fn parts(
     actor: &str,
     stop_at_end: bool,
 ) -> Result<EngineParts, Fault> {
-    let log_id = log.identity().log_id;
-    let sources = config.sources.iter().map(|(name, entry)| source(config, name, entry, log_id));
-    let (databases, exporters) = parts_of(config, |_| true, |_| true)?;
+    let all = parts_of(config, log.identity().log_id, |_, _| true)?;
     Ok(EngineParts {
-        sources: sources.collect::<Result<_, Fault>>()?,
-        databases,
-        exporters,
+        sources: all.sources,
+        databases: all.databases,
+        exporters: all.exporters,
         rules: rules_in_force(config, set, actor),
         log,
         stop_at_end,
     })
 }
 
-/// The databases and exporters that are wanted, by name.
-pub fn parts_of(
-    config: &Config,
-    wants_database: impl Fn(&str) -> bool,
-    wants_exporter: impl Fn(&str) -> bool,
-) -> Result<(Vec<DatabaseSpec>, Vec<ExporterSpec>), Fault> {
-    let databases = config.databases.iter().filter(|(name, _)| wants_database(name)).map(|(name, entry)| {
+/// The entries that are wanted, by file and name.
+pub fn parts_of(config: &Config, log_id: LogId, wants: impl Fn(File, &str) -> bool) -> Result<ChangedParts, Fault> {
+    let sources = config.sources.iter().filter(|(name, _)| wants(File::Sources, name));
+    let databases = config.databases.iter().filter(|(name, _)| wants(File::Databases, name));
+    let exporters = config.exporters.iter().filter(|(name, _)| wants(File::Exporter, name));
+    let database = |(name, entry): &(String, DatabaseEntry)| {
         let options = database_options(entry.route());
         Ok(DatabaseSpec { name: name.clone(), kind: entry.kind(), store: store(config, entry)?, options })
-    });
-    let exporters = config.exporters.iter().filter(|(name, _)| wants_exporter(name));
-    let exporters = exporters.map(|(name, entry)| exporter(config, name, entry));
-    Ok((databases.collect::<Result<_, Fault>>()?, exporters.collect::<Result<_, Fault>>()?))
+    };
+    Ok(ChangedParts {
+        sources: sources.map(|(name, entry)| source(config, name, entry, log_id)).collect::<Result<_, Fault>>()?,
+        databases: databases.map(database).collect::<Result<_, Fault>>()?,
+        exporters: exporters.map(|(name, entry)| exporter(config, name, entry)).collect::<Result<_, Fault>>()?,
+    })
+}
+
+/// Files that hold entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum File {
+    Sources,
+    Databases,
+    Exporter,
 }
 
 /// The rules with the texts that they were read from.

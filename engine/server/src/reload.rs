@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use gravity_engine::Engine;
 use gravity_rules::diagnose::Severity;
 
-use crate::assembly;
+use crate::assembly::{self, File};
 use crate::config::{Config, Fingerprints, Flags};
 
 /// What a reload is compared with.
@@ -50,29 +50,34 @@ impl Reloading {
             return;
         }
         let found = Fingerprints::of(&config);
-        if (&found.sources, found.settings) != (&self.known.sources, self.known.settings) {
-            tracing::warn!("changes of sources and of gravity.toml take effect at the next start");
+        if found.settings != self.known.settings {
+            tracing::warn!("changes of gravity.toml take effect at the next start");
+        }
+        if self.known.sources.keys().any(|name| !found.sources.contains_key(name)) {
+            tracing::warn!("a source that is not in sources.json any more is read until the next start");
         }
         let in_force = assembly::rules_in_force(&config, rules, "SIGHUP");
         // Addresses, credentials and tuning take effect at once (SEMANTICS 6.1); what did not change keeps its connections.
-        let parts = assembly::parts_of(
-            &config,
-            |name| found.databases.get(name) != self.known.databases.get(name),
-            |name| found.exporters.get(name) != self.known.exporters.get(name),
-        );
-        let (databases, exporters) = match parts {
+        let parts = assembly::parts_of(&config, engine.log().identity().log_id, |file, name| match file {
+            File::Sources => found.sources.get(name) != self.known.sources.get(name),
+            File::Databases => found.databases.get(name) != self.known.databases.get(name),
+            File::Exporter => found.exporters.get(name) != self.known.exporters.get(name),
+        });
+        let changed = match parts {
             Ok(parts) => parts,
             Err(fault) => {
                 tracing::error!(%fault, "the config is refused as a whole; the engine goes on with what it had");
                 return;
             }
         };
-        let renewed: Vec<&str> =
-            databases.iter().map(|d| d.name.as_str()).chain(exporters.iter().map(|e| e.name.as_str())).collect();
+        let sources = changed.sources.iter().map(|s| s.name.as_str());
+        let databases = changed.databases.iter().map(|d| d.name.as_str());
+        let exporters = changed.exporters.iter().map(|e| e.name.as_str());
+        let renewed: Vec<&str> = sources.chain(databases).chain(exporters).collect();
         if !renewed.is_empty() {
             tracing::info!(entries = renewed.join(", "), "new connections");
         }
-        match engine.reload(in_force, databases, exporters).await {
+        match engine.reload(in_force, changed).await {
             Ok(report) => {
                 (self.known, self.kinds) = (found, newer);
                 if report.changed {
@@ -88,9 +93,10 @@ impl Reloading {
     }
 }
 
-/// Names of databases and exporters, in that order and marked, with their types.
+/// Every entry, named with its file's word, and its type.
 fn kinds(config: &Config) -> Vec<(String, &'static str)> {
+    let sources = config.sources.iter().map(|(name, entry)| (format!("source {name}"), entry.kind()));
     let databases = config.databases.iter().map(|(name, entry)| (format!("database {name}"), entry.kind()));
     let exporters = config.exporters.iter().map(|(name, entry)| (format!("exporter {name}"), entry.kind()));
-    databases.chain(exporters).collect()
+    sources.chain(databases).chain(exporters).collect()
 }

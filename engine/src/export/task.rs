@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use gravity_log::{Block, EventLog, ReadLimits};
 use gravity_model::port::export::Exporter;
-use gravity_model::{Fault, FaultKind, Policy, Sequence};
+use gravity_model::{Fault, FaultKind, LogId, Policy, Sequence};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::control::{self, Cursor, ParkedMessage};
+use crate::engine::SharedExporter;
 use crate::export::backlog::Backlog;
 use crate::export::decide::Deciding;
 use crate::export::gauge::SubscriptionGauge;
@@ -28,6 +29,9 @@ use crate::status::RunState;
 use crate::supervise::BackOff;
 
 pub struct SubscriptionTask {
+    /// What the newest reload says of the exporter, and which of them is in use below.
+    pub spec: SharedExporter,
+    pub renewed: u64,
     pub exporter: Arc<dyn Exporter>,
     pub letterhead: Letterhead,
     pub log: Arc<dyn EventLog>,
@@ -42,6 +46,27 @@ pub struct SubscriptionTask {
     pub begin_after: Sequence,
     pub orders: watch::Receiver<Orders>,
     pub cancel: CancellationToken,
+}
+
+/// What an exporter's entry comes to for one subscription.
+pub struct Target {
+    pub sends: Arc<dyn Exporter>,
+    pub letterhead: Letterhead,
+    pub park_on_refused: bool,
+}
+
+impl Target {
+    pub fn of(spec: &SharedExporter, log_id: LogId, route: &str) -> Target {
+        let spec = spec.lock();
+        let letterhead = Letterhead {
+            log_id,
+            exporter: spec.name.clone(),
+            route: route.to_owned(),
+            format: spec.format,
+            binding: spec.exporter.binding(),
+        };
+        Target { sends: spec.exporter.clone(), letterhead, park_on_refused: spec.park_on_refused }
+    }
 }
 
 /// A subscription at work.
@@ -94,6 +119,16 @@ impl SubscriptionTask {
                 tracing::error!(subscription = %gauge.name(), %error, "subscription cannot begin");
                 gauge.set_state(RunState::Stopped, Some(error.to_string()));
             }
+        }
+    }
+
+    /// Takes the connection and settings that the newest reload brought.
+    fn renew(&mut self) {
+        let renewed = self.orders.borrow().renewed;
+        if renewed != self.renewed {
+            let target = Target::of(&self.spec, self.letterhead.log_id, &self.letterhead.route);
+            (self.exporter, self.letterhead) = (target.sends, target.letterhead);
+            (self.park_on_refused, self.renewed) = (target.park_on_refused, renewed);
         }
     }
 
@@ -153,6 +188,7 @@ impl Subscription {
                 }
                 continue;
             }
+            self.task.renew();
             if let Err(Halt::Fault(fault)) = self.follow().await {
                 self.progress.note(When::Now);
                 let full = matches!(&*fault.code, MAX_PARKED | MAX_WAITING);
@@ -313,7 +349,8 @@ impl Subscription {
 
     /// Between two steps: is there a reason to leave off?
     pub fn check_orders(&self) -> Result<(), Halt> {
-        let leaves = self.task.cancel.is_cancelled() || self.task.orders.borrow().paused;
+        let orders = *self.task.orders.borrow();
+        let leaves = self.task.cancel.is_cancelled() || orders.paused || orders.renewed != self.task.renewed;
         if leaves { Err(Halt::Interrupted) } else { Ok(()) }
     }
 

@@ -9,6 +9,7 @@ use gravity_model::port::export::Exporter;
 use gravity_model::{Counters, Event, Sequence};
 use gravity_rules::diagnose::SourceFile;
 use gravity_rules::{Context, DatabaseContext, DatabaseKind, Ddl};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +17,7 @@ use crate::control::{self, Released};
 use crate::export::gauge::SubscriptionGauge;
 use crate::export::message::Letterhead;
 use crate::export::task::SubscriptionTask;
-use crate::parts::{MessageFormat, RulesInForce};
+use crate::parts::{ExporterSpec, MessageFormat, RulesInForce};
 use crate::project::gauge::RouteGauge;
 use crate::project::route::Orders;
 use crate::rulebook::RuleBook;
@@ -47,7 +48,14 @@ impl Stand {
         let route = Arc::new(RouteGauge::new("db1", "memory"));
         let gauge = Arc::new(SubscriptionGauge::new("out", "db1", "memory"));
         let (target, cancel) = (MemoryTarget::default(), CancellationToken::new());
-        let exporter = MemoryExporter::new("out", target.clone());
+        let exporter = Arc::new(MemoryExporter::new("out", target.clone()));
+        let spec = ExporterSpec {
+            name: "out".to_owned(),
+            kind: "memory",
+            exporter: exporter.clone(),
+            format: MessageFormat::CloudEvents,
+            park_on_refused: false,
+        };
         let (orders, receiver) = watch::channel(Orders::default());
         let task = SubscriptionTask {
             letterhead: Letterhead {
@@ -57,7 +65,9 @@ impl Stand {
                 format: MessageFormat::CloudEvents,
                 binding: exporter.binding(),
             },
-            exporter: Arc::new(exporter),
+            spec: Arc::new(Mutex::new(spec)),
+            renewed: 0,
+            exporter,
             log: log.clone(),
             route: route.clone(),
             rules: Arc::new(book),

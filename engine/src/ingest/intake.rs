@@ -8,7 +8,7 @@ use std::sync::Arc;
 use gravity_log::{Batch, DedupeEntry, DedupeHit, DedupeKey, EventLog, Health};
 use gravity_model::{HeaderBuf, Headers};
 use hashbrown::HashSet;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -31,14 +31,19 @@ pub struct Intake {
 
 struct Inner {
     log: Arc<dyn EventLog>,
-    envelope: EnvelopeOptions,
-    max_batch: usize,
+    settings: RwLock<Arc<Settings>>,
     gauge: Arc<SourceGauge>,
     /// Keys of requests that are not settled yet.
     running: Mutex<HashSet<DedupeKey>>,
     /// Requests, and the tasks that settle those whose client hung up.
     requests: TaskTracker,
     draining: CancellationToken,
+}
+
+/// What a reload may change.
+struct Settings {
+    envelope: EnvelopeOptions,
+    max_batch: usize,
 }
 
 /// What a request comes to before anything is written.
@@ -65,7 +70,8 @@ impl Intake {
     ) -> Intake {
         gauge.set_state(RunState::Running, None);
         let (running, requests) = (Mutex::default(), TaskTracker::new());
-        Intake { inner: Arc::new(Inner { log, envelope, max_batch, gauge, running, requests, draining }) }
+        let settings = RwLock::new(Arc::new(Settings { envelope, max_batch }));
+        Intake { inner: Arc::new(Inner { log, settings, gauge, running, requests, draining }) }
     }
 
     pub fn source(&self) -> &str {
@@ -73,7 +79,12 @@ impl Intake {
     }
 
     pub fn max_batch(&self) -> usize {
-        self.inner.max_batch
+        self.inner.settings.read().max_batch
+    }
+
+    /// Takes other settings, for requests that come from now on.
+    pub fn renew(&self, envelope: EnvelopeOptions, max_batch: usize) {
+        *self.inner.settings.write() = Arc::new(Settings { envelope, max_batch });
     }
 
     /// Takes a request whole or not at all; ready when its events are durable. When dropped before, the request is either
@@ -88,8 +99,9 @@ impl Intake {
         if let Health::WriteFailed { detail } = &*inner.log.health().borrow() {
             return Err(IntakeError::Unavailable { reason: format!("the log cannot write: {detail}") });
         }
-        if request.body.len() > inner.max_batch {
-            return Err(IntakeError::TooLarge { limit: inner.max_batch });
+        let limit = self.max_batch();
+        if request.body.len() > limit {
+            return Err(IntakeError::TooLarge { limit });
         }
         let mut prepared = Prepared::NeedsDisk;
         if request.body.len() <= DECODED_AT_ONCE {
@@ -144,7 +156,8 @@ impl Inner {
     /// Everything up to the append.
     fn prepare(self: &Arc<Self>, request: &IntakeRequest, may_block: bool) -> Result<Prepared, IntakeError> {
         let headers = kept_headers(request);
-        let events = self.decode(request, headers.as_headers())?;
+        let settings = self.settings.read().clone();
+        let events = self.decode(&settings.envelope, request, headers.as_headers())?;
         let keys = self.keys(request, &events)?;
         if !keys.is_empty() && !may_block {
             return Ok(Prepared::NeedsDisk);
@@ -189,7 +202,12 @@ impl Inner {
         Ok(Prepared::Append { batch, events: u64::from(stored), duplicates, claim })
     }
 
-    fn decode<'r>(&'r self, request: &'r IntakeRequest, headers: Headers<'r>) -> Result<Vec<Taken<'r>>, IntakeError> {
+    fn decode<'r>(
+        &'r self,
+        options: &EnvelopeOptions,
+        request: &'r IntakeRequest,
+        headers: Headers<'r>,
+    ) -> Result<Vec<Taken<'r>>, IntakeError> {
         let items = body::split(request.content_type.as_deref(), headers, &request.body)?;
         let Items { items, content_type } = items;
         let mut taken = Vec::with_capacity(items.len());
@@ -203,7 +221,7 @@ impl Inner {
                 content_type,
             };
             let mut extra = HeaderBuf::new();
-            let decoded = envelope::decode(&self.envelope, &message, &mut extra)
+            let decoded = envelope::decode(options, &message, &mut extra)
                 .map_err(|why| malformed(&why, item.line, item.column))?;
             taken.push(Taken { decoded, extra });
         }

@@ -10,4 +10,5 @@ pub mod intake;
 pub mod letters;
 pub mod request;
 mod retry;
+pub mod sources;
 pub mod task;

@@ -101,7 +101,7 @@ impl Engine {
         let block = self.block(letter.sequence).await?.ok_or(ApiError::Gone)?;
         let recorded = block.event(letter.sequence).ok_or(ApiError::Gone)?;
         let raw = &recorded.event;
-        let options = self.inner.envelopes.get(raw.source).cloned().unwrap_or_default();
+        let options = self.inner.sources.envelope(raw.source);
         let message = Message {
             payload: raw.payload,
             key: raw.key,

@@ -94,6 +94,9 @@ impl RouteSetup {
                 for row in &rows {
                     self.prove_ours(row).await?;
                 }
+                let lowest = rows.iter().map(|row| row.sequence).min().unwrap_or_default();
+                let recalled = self.rules.recall(lowest, &self.log).await;
+                recalled.map_err(|e| self.misconfigured("rules/unknown-version", e.to_string()).with_source(e))?;
                 // A view that is built beside the route stands there under its own route's name.
                 let mine = |v: &&ViewRow| v.route == self.name() && v.log_id == row.log_id;
                 let attached: Vec<&ViewRow> = views.iter().filter(mine).collect();

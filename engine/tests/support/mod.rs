@@ -10,8 +10,8 @@ use gravity_connectors::memory::source::{MemoryBroker, MemorySource};
 use gravity_connectors::memory::view::MemoryViews;
 use gravity_engine::status::{RouteStatus, Status};
 use gravity_engine::{
-    DatabaseOptions, DatabaseSpec, Engine, EngineParts, EnvelopeOptions, ExporterSpec, IntakeAnswer, IntakeRequest,
-    MessageFormat, RulesInForce, SourcePort, SourceSpec,
+    ChangedParts, DatabaseOptions, DatabaseSpec, Engine, EngineParts, EnvelopeOptions, ExporterSpec, IntakeAnswer,
+    IntakeRequest, MessageFormat, RulesInForce, SourcePort, SourceSpec,
 };
 use gravity_log::{MemoryDisk, MemoryLog};
 use gravity_model::port::source::Start;
@@ -106,6 +106,19 @@ impl Rig {
     }
 
     pub fn parts(&self) -> EngineParts {
+        let ChangedParts { sources, databases, exporters } = self.parts_without_log();
+        EngineParts {
+            log: self.open_log(),
+            sources,
+            databases,
+            exporters,
+            rules: self.rules_in_force(&self.rules),
+            stop_at_end: false,
+        }
+    }
+
+    /// New connections for every entry.
+    pub fn parts_without_log(&self) -> ChangedParts {
         let source = |name: &str, kind, port| SourceSpec {
             name: name.to_owned(),
             kind,
@@ -114,8 +127,7 @@ impl Rig {
             start: Start::Earliest,
             max_batch: 16 << 20,
         };
-        EngineParts {
-            log: self.open_log(),
+        ChangedParts {
             sources: vec![
                 source("web", "http", SourcePort::Push),
                 source("bus", "memory", SourcePort::Pull(Box::new(MemorySource::new("bus", self.broker.clone())))),
@@ -128,8 +140,6 @@ impl Rig {
                 format: MessageFormat::CloudEvents,
                 park_on_refused: false,
             }],
-            rules: self.rules_in_force(&self.rules),
-            stop_at_end: false,
         }
     }
 
