@@ -156,6 +156,10 @@ impl Ledger {
         self.parked.values()
     }
 
+    pub fn newest_parked(&self) -> Option<Sequence> {
+        self.parked.last_key_value().map(|(sequence, _)| *sequence)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.parked.is_empty()
     }
