@@ -111,7 +111,7 @@ impl Ledger {
         if settled > checkpoint || beyond.into_iter().any(|(_, released)| ended(released)) {
             return Ok(None);
         }
-        Ok(Some(facts.as_of(checkpoint)))
+        Ok(Some(facts.into_ledger(checkpoint)))
     }
 
     /// [`Ledger::load`] from the log's present state, or from the whole log where it takes that.
@@ -144,7 +144,7 @@ impl Ledger {
             }
             after = end;
         }
-        Ok(facts.as_of(checkpoint))
+        Ok(facts.into_ledger(checkpoint))
     }
 
     pub fn parked(&self, sequence: Sequence) -> Option<&Arc<Parked>> {
@@ -371,7 +371,7 @@ impl Facts {
         Ok(())
     }
 
-    fn as_of(self, checkpoint: Sequence) -> Ledger {
+    fn into_ledger(self, checkpoint: Sequence) -> Ledger {
         let mut ledger = Ledger::default();
         self.parked.into_values().for_each(|parked| ledger.park(parked));
         self.released.into_iter().take_while(|(record, _)| *record <= checkpoint).for_each(|(_, r)| ledger.release(r));
