@@ -111,7 +111,7 @@ impl Ledger {
         if settled > checkpoint || beyond.into_iter().any(|(_, released)| ended(released)) {
             return Ok(None);
         }
-        Ok(Some(facts.as_of(checkpoint)))
+        Ok(Some(facts.into_ledger(checkpoint)))
     }
 
     /// [`Ledger::load`] from the log's present state, or from the whole log where it takes that.
@@ -144,7 +144,7 @@ impl Ledger {
             }
             after = end;
         }
-        Ok(facts.as_of(checkpoint))
+        Ok(facts.into_ledger(checkpoint))
     }
 
     pub fn parked(&self, sequence: Sequence) -> Option<&Arc<Parked>> {
@@ -154,6 +154,10 @@ impl Ledger {
     /// All parked events, oldest first.
     pub fn all_parked(&self) -> impl Iterator<Item = &Arc<Parked>> {
         self.parked.values()
+    }
+
+    pub fn newest_parked(&self) -> Option<Sequence> {
+        self.parked.last_key_value().map(|(sequence, _)| *sequence)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -367,7 +371,7 @@ impl Facts {
         Ok(())
     }
 
-    fn as_of(self, checkpoint: Sequence) -> Ledger {
+    fn into_ledger(self, checkpoint: Sequence) -> Ledger {
         let mut ledger = Ledger::default();
         self.parked.into_values().for_each(|parked| ledger.park(parked));
         self.released.into_iter().take_while(|(record, _)| *record <= checkpoint).for_each(|(_, r)| ledger.release(r));

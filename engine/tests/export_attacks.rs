@@ -509,6 +509,12 @@ async fn a_new_dead_letter_is_told_from_an_old_one_that_left() {
         let outcome = tokio::time::timeout(Duration::from_secs(10), engine.finished()).await;
         assert_eq!(outcome.expect("ends"), Outcome::InStepWithNewDeadLetters, "of the route: {of_route}");
         engine.shutdown().await;
+        let mut parts = rig.parts();
+        parts.stop_at_end = true;
+        let engine = Engine::start(parts).await.expect("starts");
+        let outcome = tokio::time::timeout(Duration::from_secs(10), engine.finished()).await;
+        assert_eq!(outcome.expect("ends"), Outcome::InStep, "an old one is not new again; of the route: {of_route}");
+        engine.shutdown().await;
     }
 }
 

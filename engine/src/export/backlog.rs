@@ -77,10 +77,6 @@ impl Backlog {
     pub fn iter(&self) -> impl Iterator<Item = (Place, Option<u128>)> {
         self.all.iter().map(|(place, key)| (*place, *key))
     }
-
-    pub fn last(&self) -> Option<Place> {
-        self.all.last_key_value().map(|(place, _)| *place)
-    }
 }
 
 /// The order key in a message's park record; messages without one hold back nothing.

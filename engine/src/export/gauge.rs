@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gravity_model::{Micros, Sequence};
+use hashbrown::HashSet;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -34,8 +35,8 @@ struct Inner {
     noted: Sequence,
     delivered: u64,
     oldest: Option<Micros>,
-    /// The cursor when this run began, to tell new dead letters.
-    began_at: Sequence,
+    /// What is parked and was not when this run began.
+    new: HashSet<Sequence>,
 }
 
 impl SubscriptionGauge {
@@ -51,7 +52,7 @@ impl SubscriptionGauge {
                 noted: Sequence::ZERO,
                 delivered: 0,
                 oldest: None,
-                began_at: Sequence::ZERO,
+                new: HashSet::new(),
             }),
             ledger: Mutex::default(),
             backlog: Mutex::default(),
@@ -70,7 +71,7 @@ impl SubscriptionGauge {
         *self.ledger.lock() = ledger;
         *self.backlog.lock() = backlog;
         let mut inner = self.inner.lock();
-        (inner.cursor, inner.noted, inner.began_at) = (cursor.through, cursor.through, cursor.through);
+        (inner.cursor, inner.noted) = (cursor.through, cursor.through);
         inner.delivered = cursor.delivered;
     }
 
@@ -126,8 +127,12 @@ impl SubscriptionGauge {
 
     /// Takes in what the log holds durably now.
     pub fn park(&self, messages: Vec<ParkedMessage>) {
-        let (mut ledger, mut backlog) = (self.ledger.lock(), self.backlog.lock());
+        let (mut inner, mut ledger, mut backlog) = (self.inner.lock(), self.ledger.lock(), self.backlog.lock());
         for message in messages {
+            let sequence = message.parked.sequence;
+            if ledger.parked(sequence).is_none() {
+                inner.new.insert(sequence);
+            }
             backlog.add(&message);
             ledger.park(Arc::new(message.parked));
         }
@@ -135,17 +140,17 @@ impl SubscriptionGauge {
 
     /// Messages that a decision freed, before the decision as a whole is carried out.
     pub fn free(&self, sequences: impl IntoIterator<Item = Sequence>) {
-        let (mut ledger, mut backlog) = (self.ledger.lock(), self.backlog.lock());
+        let (mut inner, mut ledger, mut backlog) = (self.inner.lock(), self.ledger.lock(), self.backlog.lock());
         for sequence in sequences {
+            inner.new.remove(&sequence);
             backlog.remove(sequence);
             ledger.remove(sequence);
         }
     }
 
     pub fn release(&self, released: Released) {
-        let (mut ledger, mut backlog) = (self.ledger.lock(), self.backlog.lock());
-        released.freed().for_each(|sequence| backlog.remove(sequence));
-        ledger.release(Arc::new(released));
+        self.free(released.freed());
+        self.ledger.lock().release(Arc::new(released));
     }
 
     pub fn is_parked(&self, sequence: Sequence) -> bool {
@@ -167,10 +172,9 @@ impl SubscriptionGauge {
         self.backlog.lock().iter().collect()
     }
 
-    /// New dead letters since this run began: what an earlier one left behind stands before its last cursor.
+    /// New dead letters since this run began, whatever left since.
     pub fn newly_parked(&self) -> bool {
-        let last = self.backlog.lock().last();
-        last.is_some_and(|place| place.effect > self.inner.lock().began_at)
+        !self.inner.lock().new.is_empty()
     }
 
     /// `reached`: how far the route has got (its position, control events included).

@@ -34,8 +34,8 @@ struct Inner {
     programs: Vec<(Sequence, Arc<RouteProgram>)>,
     /// Up to this record of a retry or skip, dead letters may be more than the bounds allow.
     parks_until: Sequence,
-    /// Parked when this run began, to tell new dead letters.
-    parked_at_start: Option<u64>,
+    /// The checkpoint when this run began, to tell new dead letters.
+    began_at: Option<Sequence>,
 }
 
 impl RouteGauge {
@@ -51,7 +51,7 @@ impl RouteGauge {
                 oldest: None,
                 programs: Vec::new(),
                 parks_until: Sequence::ZERO,
-                parked_at_start: None,
+                began_at: None,
             }),
             checkpoint: watch::Sender::new(Sequence::ZERO),
             ledger: Mutex::default(),
@@ -75,7 +75,7 @@ impl RouteGauge {
             let mut inner = self.inner.lock();
             inner.counters = counters;
             inner.position = inner.position.max(checkpoint);
-            inner.parked_at_start.get_or_insert(counters.parked());
+            inner.began_at.get_or_insert(checkpoint);
         }
         self.checkpoint.send_replace(checkpoint);
     }
@@ -107,10 +107,11 @@ impl RouteGauge {
         self.checkpoint.subscribe()
     }
 
-    /// New dead letters since this run began.
+    /// New dead letters since this run began, whatever left since: older ones stand before its first checkpoint.
     pub fn newly_parked(&self) -> bool {
-        let inner = self.inner.lock();
-        inner.parked_at_start.is_some_and(|before| inner.counters.parked() > before)
+        let began_at = self.inner.lock().began_at;
+        let newest = self.ledger.lock().newest_parked();
+        newest.zip(began_at).is_some_and(|(newest, began_at)| newest > began_at)
     }
 
     pub fn set_program(&self, from: Sequence, program: Arc<RouteProgram>) {
