@@ -155,3 +155,23 @@ async fn a_decision_whose_view_went_back_is_told_when_it_is_carried_out_again() 
     stand.cancel.cancel();
     task.await.expect("ends");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_from_before_a_subscription_was_away_is_not_where_it_goes_on() {
+    let mut stand = Stand::new().await;
+    stand.prepare();
+    let before = *stand.log.durable().borrow();
+    let cursor = control::Cursor { through: before, delivered: 3, ..control::Cursor::default() };
+    stand.append(|batch| control::put(batch, control::CURSOR, "out@db1", &cursor, None));
+    let missed = stand.ping();
+    let mut task = stand.task.take().expect("not started");
+    task.begin_after = missed;
+    let last = stand.ping();
+    stand.route.committed(last, Counters::default());
+    let task = tokio::spawn(task.run());
+    stand.until(|stand| stand.gauge.cursor() == last).await;
+    assert_eq!(stand.told(), [last]);
+    assert_eq!(stand.gauge.status(last).delivered, 4, "its account goes on");
+    stand.cancel.cancel();
+    task.await.expect("ends");
+}
