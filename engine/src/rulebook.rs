@@ -107,7 +107,7 @@ impl RuleBook {
         Ok(())
     }
 
-    /// Records a new version; durable when this returns.
+    /// Records a new version; durable when this returns, whole or not at all.
     pub async fn change(&self, log: &dyn EventLog, rules: &RulesInForce) -> Result<Arc<RulesVersion>, RuleBookError> {
         let _alone = self.changing.lock().await;
         let version = self.newest().map_or(1, |newest| newest.version + 1);
@@ -121,9 +121,14 @@ impl RuleBook {
         };
         let mut batch = Batch::new();
         control::put(&mut batch, control::CONFIG_CHANGED, &version_key(version), &change, Some(&rules.actor));
-        let range = crate::append::durable(log, batch).await?.durable().await?;
-        let version = Arc::new(RulesVersion { version, sequence: range.first, set: rules.set.clone() });
+        let ticket = crate::append::durable(log, batch).await?;
+        let version = Arc::new(RulesVersion { version, sequence: ticket.range.first, set: rules.set.clone() });
+        // Known before it is durable: a route that comes to the record looks it up here at once.
         self.versions.write().push(version.clone());
+        if let Err(error) = ticket.durable().await {
+            self.versions.write().retain(|known| known.sequence != version.sequence);
+            return Err(error.into());
+        }
         Ok(version)
     }
 

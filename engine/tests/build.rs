@@ -70,10 +70,11 @@ async fn a_view_added_by_a_reload_joins_under_load() {
     let report = engine.reload(rig.rules_in_force(&with_names()), ChangedParts::default()).await.expect("accepted");
     assert!(report.changed);
     let mut id = 200;
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while !is_attached(&rig, "names").await {
         post(&engine, &changed(id, "b")).await;
         id += 1;
-        assert!(id < 20_000, "the view did not join: {:#?}", engine.status());
+        assert!(std::time::Instant::now() < until, "the view did not join: {:#?}", engine.status());
     }
     let last = post(&engine, &changed(id, "c")).await.last.expect("stored");
     in_step(&engine, last).await;
