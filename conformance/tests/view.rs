@@ -1,9 +1,9 @@
-//! The view contract over the memory double, SQLite and PostgreSQL.
+//! The view contract over the memory double, SQLite, PostgreSQL and MariaDB; over MySQL where there is one.
 
 use gravity_conformance::view_contract;
-use gravity_conformance::view_suite::{MemoryPlace, PostgresPlace, SqlitePlace};
+use gravity_conformance::view_suite::{MemoryPlace, MySqlPlace, PostgresPlace, SqlitePlace};
 
-/// Every test of the suite that all three run.
+/// Every test of the suite that all of them run.
 macro_rules! everywhere {
     ($module:ident, $place:expr; $($part:ident :: $more:ident),* $(,)?) => {
         view_contract! { $module, $place;
@@ -90,6 +90,8 @@ everywhere!(postgres, PostgresPlace::new();
     live::postgres_findings,
     live::postgres_privileges,
 );
+everywhere!(mariadb, MySqlPlace::mariadb(););
+everywhere!(mysql, MySqlPlace::mysql(););
 
 /// One test of this file in a process of its own, with failpoints; `None` where it is skipped.
 fn with_failpoints(test: &str, failpoints: &str) -> Option<bool> {
@@ -103,7 +105,7 @@ fn with_failpoints(test: &str, failpoints: &str) -> Option<bool> {
     (!said.contains("skipped:")).then(|| output.status.success())
 }
 
-const PLACES: [&str; 3] = ["memory", "sqlite", "postgres"];
+const PLACES: [&str; 4] = ["memory", "sqlite", "postgres", "mariadb"];
 
 #[test]
 fn v1_cuts_at_commit_keep_rows_and_checkpoint_together() {
@@ -130,9 +132,11 @@ fn sabotaged_stores_are_caught() {
     for (place, part, sabotage) in [
         ("sqlite", "v1_rows_and_checkpoint_survive_a_cut_together", apart),
         ("postgres", "v1_rows_and_checkpoint_survive_a_cut_together", apart),
+        ("mariadb", "v1_rows_and_checkpoint_survive_a_cut_together", apart),
         ("memory", "begin_compares_each_part", "view.cas_without_owner=sabotage"),
         ("sqlite", "begin_compares_each_part", "view.cas_without_owner=sabotage"),
         ("postgres", "begin_compares_each_part", "view.cas_without_owner=sabotage"),
+        ("mariadb", "begin_compares_each_part", "view.cas_without_owner=sabotage"),
     ] {
         match with_failpoints(&format!("{place}::{part}"), sabotage) {
             Some(passed) => assert!(!passed, "{place}: {part} did not notice {sabotage}"),

@@ -1,0 +1,1 @@
+//! What `describe` and `inspect` say of MariaDB tables that a DBA made.

@@ -1,0 +1,1 @@
+//! What only a MySQL server can show.

@@ -1,0 +1,1 @@
+//! A server that a test owns.
