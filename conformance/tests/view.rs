@@ -90,8 +90,65 @@ everywhere!(postgres, PostgresPlace::new();
     live::postgres_findings,
     live::postgres_privileges,
 );
-everywhere!(mariadb, MySqlPlace::mariadb(););
-everywhere!(mysql, MySqlPlace::mysql(););
+everywhere!(mariadb, MySqlPlace::mariadb();
+    mysql_only::v3_a_cut_at_commit_is_resolved_by_the_checkpoint,
+    mysql_only::v2_killed_sessions_are_replaced,
+    mysql_only::v4_a_held_lock_is_transient,
+    mysql_only::v4_the_server_limits_statements_and_idle_transactions,
+    mysql_only::lanes_do_not_wait_for_each_other,
+    mysql_only::v5_a_deadlock_is_transient,
+    mysql_only::a_second_unique_key_never_changes_a_strangers_row,
+    mysql_only::keys_that_the_database_takes_for_one_are_refused,
+    mysql_only::what_the_server_would_change_is_refused,
+    mysql_only::a_counted_key_of_zero_is_zero,
+    mysql_only::tables_without_transactions_are_refused,
+    mysql_only::tables_made_meanwhile_commit_nothing_of_ours,
+    mysql_only::o34_credentials_of_any_bytes,
+    mysql_only::wrong_places_are_misconfigured_or_away,
+    mysql_only::manual_bookkeeping_is_never_made,
+    mysql_only::a_claim_is_for_the_physical_table,
+    mysql_live::mariadb_types_are_resolved,
+    mysql_live::mariadb_findings,
+    mysql_live::mariadb_privileges,
+);
+// Only where somebody has a MySQL: none can be installed here.
+everywhere!(mysql, MySqlPlace::mysql();
+    mysql_only::v3_a_cut_at_commit_is_resolved_by_the_checkpoint,
+    mysql_only::v2_killed_sessions_are_replaced,
+    mysql_only::v4_a_held_lock_is_transient,
+    mysql_only::lanes_do_not_wait_for_each_other,
+    mysql_only::v5_a_deadlock_is_transient,
+    mysql_only::a_second_unique_key_never_changes_a_strangers_row,
+    mysql_only::keys_that_the_database_takes_for_one_are_refused,
+    mysql_only::what_the_server_would_change_is_refused,
+    mysql_only::a_counted_key_of_zero_is_zero,
+    mysql_only::tables_without_transactions_are_refused,
+    mysql_only::manual_bookkeeping_is_never_made,
+    mysql_only::a_claim_is_for_the_physical_table,
+);
+
+/// A server of each test's own.
+mod mariadb_server {
+    use gravity_conformance::view_suite::mysql_server;
+
+    macro_rules! owned {
+        ($($test:ident),* $(,)?) => {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    mysql_server::$test().await;
+                }
+            )*
+        };
+    }
+
+    owned!(
+        v2_a_crash_of_the_server_keeps_rows_and_checkpoint_together,
+        v11_messages_keep_within_the_servers_limit,
+        unfit_servers_are_refused_or_named,
+        o33_tls_is_verified,
+    );
+}
 
 /// One test of this file in a process of its own, with failpoints; `None` where it is skipped.
 fn with_failpoints(test: &str, failpoints: &str) -> Option<bool> {

@@ -48,6 +48,10 @@ impl MySqlPlace {
         place
     }
 
+    pub fn is_mariadb(&self) -> bool {
+        self.collation == "utf8mb4_nopad_bin"
+    }
+
     pub async fn remove(self) {
         run(&mut self.command(""), &format!("DROP DATABASE {};", self.options.db_name));
     }
