@@ -89,8 +89,8 @@ fn replaced(text: &str, from: &str, to: &str) -> String {
 
 #[test]
 fn the_decks_files_give_the_decks_row_and_then_both_messages() {
-    use gravity_conformance::blackbox::{kafka, mariadb, postgres};
-    if postgres().is_none() || mariadb().is_none() || kafka().is_none() {
+    use gravity_conformance::blackbox;
+    if blackbox::postgres().is_none() || blackbox::mariadb().is_none() || blackbox::kafka().is_none() {
         return;
     }
     let Some(broker) = SaslBroker::start() else { return };

@@ -32,7 +32,10 @@ pub fn mariadb(url: &str, sql: &str) -> String {
     let (host, port) = address.rsplit_once(':').expect("a port in the address");
     let mut command = Command::new("mariadb");
     command.args(["--no-defaults", "--batch", "--skip-column-names", "--protocol=tcp", "-h", host, "-P", port]);
-    command.args(["-u", user, &format!("--password={password}"), "-e", sql, database]).stdin(Stdio::null());
+    command.args(["-u", user, &format!("--password={password}"), "-e", sql]).stdin(Stdio::null());
+    if !database.is_empty() {
+        command.arg(database);
+    }
     Ended::run(&mut command).expect(0).out.trim_end().replace('\t', "|")
 }
 

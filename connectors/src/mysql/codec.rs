@@ -27,6 +27,8 @@ pub(super) enum Wire {
     Text,
     /// The labels: MySQL would take a text of digits that is none of them for a label's number.
     Label(Vec<String>),
+    /// MySQL's own JSON, which compares documents; MariaDB's is a text.
+    Json,
     /// Text with hyphens into MariaDB's own type.
     Uuid,
     /// Sixteen bytes.
@@ -46,6 +48,9 @@ impl Wire {
         }
         if holds_text(word) {
             return Wire::Text;
+        }
+        if word == "json" {
+            return Wire::Json;
         }
         match &column.column_type {
             Bool | I8 | I16 | I32 | I64 | U8 | U16 | U32 => Wire::Signed,
@@ -72,6 +77,7 @@ impl Wire {
             }
             Wire::Date => _ = b.add("CAST(? AS DATE)"),
             Wire::Time => _ = b.add("CAST(? AS TIME(6))"),
+            Wire::Json => _ = b.add("CAST(? AS JSON)"),
             Wire::DateTime => _ = b.add("CAST(? AS DATETIME(6))"),
             _ => _ = b.add("?"),
         }
@@ -298,10 +304,10 @@ fn parameter<'a>(column: &ColumnShape, wire: &Wire, value: &'a Value) -> Result<
         (Wire::Double, Value::Float(number)) => Parameter::Double(*number),
         (Wire::Decimal(..), Value::Decimal(digits)) => Parameter::Borrowed(digits.as_str()),
         (Wire::Decimal(..), Value::Int(_)) => text(value)?,
-        (Wire::Text | Wire::Label(_), Value::Text(t) | Value::Json(t) | Value::Decimal(t)) => {
+        (Wire::Text | Wire::Json | Wire::Label(_), Value::Text(t) | Value::Json(t) | Value::Decimal(t)) => {
             Parameter::Borrowed(t.as_str())
         }
-        (Wire::Text, Value::Array(items)) => {
+        (Wire::Text | Wire::Json, Value::Array(items)) => {
             let mut text = String::new();
             write_json_array(items, &mut text);
             Parameter::Owned(text)
