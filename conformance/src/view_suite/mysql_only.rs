@@ -363,7 +363,7 @@ pub async fn what_the_server_would_change_is_refused(place: &MySqlPlace) {
         ("n", int(-7), "-7"),
         ("i", int(-128), "-128"),
         ("m", int(16_777_215), "16777215"),
-        ("bt", Value::Bool(true), "x01"),
+        ("bt", Value::Bool(true), "x1"),
         ("x", decimal("-999.99"), "-999.99"),
     ] {
         for op in [RowOp::Upsert, RowOp::UpdateElseInsert, RowOp::Patch, RowOp::Insert] {

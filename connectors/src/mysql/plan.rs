@@ -54,6 +54,8 @@ pub(super) enum Form {
     Update,
     /// UPDATE of one row, key included.
     MoveOne,
+    /// How many of the rows exist, and their locks.
+    Count,
     /// Numbers of the rows that exist, and their locks.
     Found,
     /// Numbers of the rows that are in the table with other values than they were to be written with.
@@ -64,7 +66,7 @@ impl Form {
     /// Most rows of one statement.
     pub fn most(self) -> usize {
         match self {
-            Form::Delete | Form::Insert | Form::InsertOrUpdate => WIDE,
+            Form::Delete | Form::Insert | Form::InsertOrUpdate | Form::Count => WIDE,
             Form::Update | Form::Found | Form::Differing => NARROW,
             Form::MoveOne => 1,
         }
@@ -111,7 +113,7 @@ impl Plan {
         let mut cells_of =
             |range: Range<usize>| (0..rows).try_for_each(|row| range.clone().try_for_each(|c| bind(row, c)));
         match form {
-            Form::Delete => cells_of(keys),
+            Form::Delete | Form::Count => cells_of(keys),
             Form::Insert | Form::InsertOrUpdate => cells_of(self.layout.inserted()),
             Form::Found => {
                 cells_of(keys.clone())?;
@@ -162,8 +164,11 @@ impl Plan {
                 b.add(" WHERE ");
                 self.key(&mut b);
             }
-            Form::Found => {
-                self.number(&mut b, rows);
+            Form::Count | Form::Found => {
+                match form {
+                    Form::Count => _ = b.add("SELECT COUNT(*)"),
+                    _ => self.number(&mut b, rows),
+                }
                 b.add(" FROM ").table(&self.table).add(" WHERE ");
                 self.any_key(&mut b, rows);
                 // Also what another session has just committed, and nobody takes it away before we write.

@@ -64,7 +64,13 @@ impl Writer<'_> {
             RowOp::Upsert if self.plan.only_key => self.run_all(Form::InsertOrUpdate, &all).await?,
             RowOp::Upsert | RowOp::UpdateElseInsert => {
                 // All changes before all new rows: what an update gives up of another unique key, a new row may take.
-                let missing = self.update(&all).await?;
+                let mut missing = Vec::new();
+                for rows in self.chunks(Form::Count, &all)? {
+                    match self.count(rows).await? {
+                        0 => missing.extend_from_slice(rows),
+                        _ => missing.extend(self.update(rows).await?),
+                    }
+                }
                 self.run_all(Form::Insert, &missing).await?;
             }
             RowOp::Insert | RowOp::InsertIgnore => {
@@ -148,6 +154,15 @@ impl Writer<'_> {
         let doing = doing(self.group.op, rows.len(), &self.shape.table);
         let query = sqlx::query_with(self.plan.text(form, rows.len()).text(), self.bind(form, rows, &doing)?);
         Ok(self.session.execute(query, &doing).await?.rows_affected())
+    }
+
+    /// How many rows exist.
+    async fn count(&mut self, rows: &[usize]) -> Result<i64, Fault> {
+        let doing = doing(self.group.op, rows.len(), &self.shape.table);
+        let query =
+            sqlx::query_with(self.plan.text(Form::Count, rows.len()).text(), self.bind(Form::Count, rows, &doing)?);
+        let row = self.session.fetch_one(query, &doing).await?;
+        row.try_get(0).map_err(|e| fault(e, doing))
     }
 
     /// Runs a form that answers with numbers of rows, and makes indices of the group from them, ascending.
