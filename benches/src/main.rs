@@ -3,10 +3,12 @@
 mod e2e;
 mod figures;
 mod log;
+mod mariadb;
 mod postgres;
 mod process;
 mod random;
 mod rules;
+mod views;
 mod workload;
 
 use std::process::ExitCode;
@@ -32,6 +34,8 @@ enum Bench {
     Rules(rules::RulesBench),
     /// Keyed upsert through the view port, against COPY
     Postgres(postgres::PostgresBench),
+    /// Keyed upsert through the view port, against LOAD DATA
+    Mariadb(mariadb::MariaDbBench),
 }
 
 #[tokio::main]
@@ -42,6 +46,7 @@ async fn main() -> ExitCode {
         Bench::Log(bench) => tokio::task::block_in_place(|| bench.run()),
         Bench::Rules(bench) => bench.run(),
         Bench::Postgres(bench) => bench.run().await,
+        Bench::Mariadb(bench) => bench.run().await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,15 +1,19 @@
-//! Contract suite of the view port: what every view store must do, run over the memory double, SQLite and PostgreSQL.
+//! Contract suite of the view port: what every view store must do, run over the memory double, SQLite, PostgreSQL and MariaDB.
 //!
 //! A [`Place`] is a fresh, empty database that a test owns. What the store wrote is read back with the database's own client
-//! (`psql`, `sqlite3`), not through the code under test.
+//! (`psql`, `mariadb`, `sqlite3`), not through the code under test.
 
 pub mod bookkeeping;
 pub mod catalogue;
 pub mod hostile;
 pub mod live;
 pub mod memory_only;
+pub mod mysql_live;
+pub mod mysql_only;
+pub mod mysql_server;
 pub mod operations;
 pub mod places;
+pub mod places_mysql;
 pub mod postgres_only;
 pub mod proxy;
 pub mod sqlite_only;
@@ -28,6 +32,7 @@ use gravity_model::{
 };
 
 pub use places::{Dialect, MemoryPlace, PostgresPlace, SqlitePlace};
+pub use places_mysql::MySqlPlace;
 
 /// A table for a test, in the few words that all dialects share.
 pub struct Spec<'a> {

@@ -1,7 +1,7 @@
 //! The deck's scenario with the deck's own files and with tools that nobody here wrote: the row first, then whoever is told.
 //!
-//! The files of deploy/examples/deck run as they stand; hosts and ports are changed, and db2 is SQLite while views in MySQL are not
-//! built. Its user names, passwords and database names hold: a PostgreSQL and a broker of the test's own are set up for them.
+//! The files of deploy/examples/deck run as they stand; hosts and ports are changed, nothing else. Its user names, passwords and
+//! database names hold: a PostgreSQL, a MariaDB and a broker of the test's own are set up for them.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use gravity_conformance::blackbox::engine::{Engine, assert_identity};
 use gravity_conformance::blackbox::eventually;
 use gravity_conformance::blackbox::folder::Folder;
 use gravity_conformance::blackbox::hook::Hook;
-use gravity_conformance::blackbox::server::{PrivatePostgres, root, unique};
-use gravity_conformance::blackbox::tools::{KcatFollow, curl, kcat_publish, kcat_read, psql, psql_command, sqlite};
+use gravity_conformance::blackbox::server::{PrivateMariaDb, PrivatePostgres, root, unique};
+use gravity_conformance::blackbox::tools::{KcatFollow, curl, kcat_publish, kcat_read, mariadb, psql, psql_command};
 use serde_json::{Value, json};
 
 const EVENT: &str =
@@ -35,12 +35,18 @@ enum Way {
 
 struct Scene {
     postgres: PrivatePostgres,
+    mariadb: PrivateMariaDb,
     broker: SaslBroker,
 }
 
 impl Scene {
     fn url(&self) -> String {
         format!("postgres://postgres:test@127.0.0.1:{}/gravity", self.postgres.port)
+    }
+
+    /// db2, with the deck's account.
+    fn mariadb_url(&self) -> String {
+        format!("mysql://mysql:test@127.0.0.1:{}/gravity", self.mariadb.port)
     }
 
     fn config(&self, form: Form, hook: &Hook) -> Folder {
@@ -51,9 +57,8 @@ impl Scene {
         let folder = Folder::new(&[]);
         let postgres = format!("\"127.0.0.1\", \"port\": {}", self.postgres.port);
         let databases = replaced(&deck("databases.json"), "\"192.168.1.1\", \"port\": 32805", &postgres);
-        let mut databases: Value = serde_json::from_str(&databases).expect("JSON");
-        databases["databases"]["db2"] = json!({"type": "sqlite", "path": "db2.db"});
-        folder.write_json("databases.json", &databases);
+        let mysql = format!("\"127.0.0.1\", \"port\": {}", self.mariadb.port);
+        folder.write("databases.json", replaced(&databases, "\"192.168.1.2\", \"port\": 32805", &mysql));
         let kafka = format!("\"127.0.0.1\", \"port\": {}", self.broker.sasl_port);
         let exporter = replaced(&deck("exporter.json"), "\"192.168.1.5\", \"port\": 32806", &kafka);
         folder.write("exporter.json", replaced(&exporter, "192.168.1.6", &hook.address.to_string()));
@@ -72,7 +77,6 @@ impl Scene {
                 folder.write_json("rules.json", &json!({"rules": joined}));
             }
         }
-        sqlite(folder.path().join("db2.db"), TABLE);
         folder
     }
 }
@@ -85,12 +89,15 @@ fn replaced(text: &str, from: &str, to: &str) -> String {
 
 #[test]
 fn the_decks_files_give_the_decks_row_and_then_both_messages() {
-    if gravity_conformance::blackbox::postgres().is_none() || gravity_conformance::blackbox::kafka().is_none() {
+    use gravity_conformance::blackbox;
+    if blackbox::postgres().is_none() || blackbox::mariadb().is_none() || blackbox::kafka().is_none() {
         return;
     }
     let Some(broker) = SaslBroker::start() else { return };
-    let scene = Scene { postgres: PrivatePostgres::start(""), broker };
+    let scene = Scene { postgres: PrivatePostgres::start(""), mariadb: PrivateMariaDb::start(""), broker };
     psql(&scene.postgres.url, "CREATE ROLE postgres SUPERUSER LOGIN PASSWORD 'test'");
+    let account = "CREATE USER mysql@'%' IDENTIFIED BY 'test'; GRANT ALL ON gravity.* TO mysql@'%'";
+    mariadb(&scene.mariadb.url(), account);
     create_topic(&scene.broker.open, "customized", 1, &[]);
     for (told_before, (way, form)) in [
         (Way::Http, Form::TwoFiles),
@@ -112,6 +119,8 @@ fn play(scene: &Scene, way: Way, form: Form, told_before: usize) {
     psql(&scene.postgres.url, "DROP DATABASE IF EXISTS gravity WITH (FORCE)");
     psql(&scene.postgres.url, "CREATE DATABASE gravity OWNER postgres");
     psql(&url, TABLE);
+    mariadb(&scene.mariadb.url(), "DROP DATABASE IF EXISTS gravity; CREATE DATABASE gravity");
+    mariadb(&scene.mariadb_url(), TABLE);
     // The endpoint looks the row up inside the request, before it answers.
     let asked = url.clone();
     let hook = Hook::start(move |_| (psql(&asked, "SELECT * FROM users"), 204));
@@ -177,7 +186,7 @@ fn play(scene: &Scene, way: Way, form: Form, told_before: usize) {
     let checkpoint = psql(&url, "SELECT max(sequence) FROM gravity_checkpoints");
     assert!(checkpoint.parse::<u64>().expect("a number") >= sequence, "{checkpoint} < {sequence}");
     assert_eq!(psql(&url, "SELECT * FROM users"), ROW);
-    eventually(|| sqlite(folder.path().join("db2.db"), "SELECT * FROM users"), |rows| rows == ROW);
+    eventually(|| mariadb(&scene.mariadb_url(), "SELECT * FROM users"), |rows| rows == ROW);
     let seen = eventually(
         || engine.status(),
         |s| s["exporters"].as_array().is_some_and(|e| e.len() == 2 && e.iter().all(|e| e["delivered"] == 1)),

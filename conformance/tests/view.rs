@@ -1,9 +1,9 @@
-//! The view contract over the memory double, SQLite and PostgreSQL.
+//! The view contract over the memory double, SQLite, PostgreSQL and MariaDB; over MySQL where there is one.
 
 use gravity_conformance::view_contract;
-use gravity_conformance::view_suite::{MemoryPlace, PostgresPlace, SqlitePlace};
+use gravity_conformance::view_suite::{MemoryPlace, MySqlPlace, PostgresPlace, SqlitePlace};
 
-/// Every test of the suite that all three run.
+/// Every test of the suite that all of them run.
 macro_rules! everywhere {
     ($module:ident, $place:expr; $($part:ident :: $more:ident),* $(,)?) => {
         view_contract! { $module, $place;
@@ -90,6 +90,65 @@ everywhere!(postgres, PostgresPlace::new();
     live::postgres_findings,
     live::postgres_privileges,
 );
+everywhere!(mariadb, MySqlPlace::mariadb();
+    mysql_only::v3_a_cut_at_commit_is_resolved_by_the_checkpoint,
+    mysql_only::v2_killed_sessions_are_replaced,
+    mysql_only::v4_a_held_lock_is_transient,
+    mysql_only::v4_the_server_limits_statements_and_idle_transactions,
+    mysql_only::lanes_do_not_wait_for_each_other,
+    mysql_only::v5_a_deadlock_is_transient,
+    mysql_only::a_second_unique_key_never_changes_a_strangers_row,
+    mysql_only::keys_that_the_database_takes_for_one_are_refused,
+    mysql_only::what_the_server_would_change_is_refused,
+    mysql_only::a_counted_key_of_zero_is_zero,
+    mysql_only::tables_without_transactions_are_refused,
+    mysql_only::tables_made_meanwhile_commit_nothing_of_ours,
+    mysql_only::o34_credentials_of_any_bytes,
+    mysql_only::wrong_places_are_misconfigured_or_away,
+    mysql_only::manual_bookkeeping_is_never_made,
+    mysql_only::a_claim_is_for_the_physical_table,
+    mysql_live::mariadb_types_are_resolved,
+    mysql_live::mariadb_findings,
+    mysql_live::mariadb_privileges,
+);
+// Only where somebody has a MySQL: none can be installed here.
+everywhere!(mysql, MySqlPlace::mysql();
+    mysql_only::v3_a_cut_at_commit_is_resolved_by_the_checkpoint,
+    mysql_only::v2_killed_sessions_are_replaced,
+    mysql_only::v4_a_held_lock_is_transient,
+    mysql_only::lanes_do_not_wait_for_each_other,
+    mysql_only::v5_a_deadlock_is_transient,
+    mysql_only::a_second_unique_key_never_changes_a_strangers_row,
+    mysql_only::keys_that_the_database_takes_for_one_are_refused,
+    mysql_only::what_the_server_would_change_is_refused,
+    mysql_only::a_counted_key_of_zero_is_zero,
+    mysql_only::tables_without_transactions_are_refused,
+    mysql_only::manual_bookkeeping_is_never_made,
+    mysql_only::a_claim_is_for_the_physical_table,
+);
+
+/// A server of each test's own.
+mod mariadb_server {
+    use gravity_conformance::view_suite::mysql_server;
+
+    macro_rules! owned {
+        ($($test:ident),* $(,)?) => {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    mysql_server::$test().await;
+                }
+            )*
+        };
+    }
+
+    owned!(
+        v2_a_crash_of_the_server_keeps_rows_and_checkpoint_together,
+        v11_messages_keep_within_the_servers_limit,
+        unfit_servers_are_refused_or_named,
+        o33_tls_is_verified,
+    );
+}
 
 /// One test of this file in a process of its own, with failpoints; `None` where it is skipped.
 fn with_failpoints(test: &str, failpoints: &str) -> Option<bool> {
@@ -103,7 +162,7 @@ fn with_failpoints(test: &str, failpoints: &str) -> Option<bool> {
     (!said.contains("skipped:")).then(|| output.status.success())
 }
 
-const PLACES: [&str; 3] = ["memory", "sqlite", "postgres"];
+const PLACES: [&str; 4] = ["memory", "sqlite", "postgres", "mariadb"];
 
 #[test]
 fn v1_cuts_at_commit_keep_rows_and_checkpoint_together() {
@@ -130,9 +189,11 @@ fn sabotaged_stores_are_caught() {
     for (place, part, sabotage) in [
         ("sqlite", "v1_rows_and_checkpoint_survive_a_cut_together", apart),
         ("postgres", "v1_rows_and_checkpoint_survive_a_cut_together", apart),
+        ("mariadb", "v1_rows_and_checkpoint_survive_a_cut_together", apart),
         ("memory", "begin_compares_each_part", "view.cas_without_owner=sabotage"),
         ("sqlite", "begin_compares_each_part", "view.cas_without_owner=sabotage"),
         ("postgres", "begin_compares_each_part", "view.cas_without_owner=sabotage"),
+        ("mariadb", "begin_compares_each_part", "view.cas_without_owner=sabotage"),
     ] {
         match with_failpoints(&format!("{place}::{part}"), sabotage) {
             Some(passed) => assert!(!passed, "{place}: {part} did not notice {sabotage}"),

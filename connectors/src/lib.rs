@@ -6,6 +6,8 @@ pub mod http;
 pub mod kafka;
 pub mod memory;
 #[cfg(feature = "sql")]
+pub mod mysql;
+#[cfg(feature = "sql")]
 pub mod postgres;
 #[cfg(feature = "sql")]
 mod sql;

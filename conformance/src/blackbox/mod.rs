@@ -1,6 +1,6 @@
 //! The real binary from outside: started as a child, driven and looked at with tools that nobody here wrote.
 //!
-//! `psql`, `sqlite3`, `kcat`, `curl` are child processes; rows and messages are compared as those tools print them. Nothing in
+//! `psql`, `mariadb`, `sqlite3`, `kcat`, `curl` are child processes; rows and messages are compared as those tools print them. Nothing in
 //! here knows the engine's types, so that a wrong notion shared by engine and test cannot hide.
 
 pub mod broker;
@@ -32,6 +32,11 @@ pub fn kafka() -> Option<String> {
 /// `postgres://USER@HOST:PORT/DATABASE` of the PostgreSQL under test.
 pub fn postgres() -> Option<String> {
     under_test("GRAVITY_TEST_POSTGRES")
+}
+
+/// `mysql://USER@HOST:PORT/` of the MariaDB under test.
+pub fn mariadb() -> Option<String> {
+    under_test("GRAVITY_TEST_MARIADB")
 }
 
 /// Looks until `holds`; fails after 30 s with what was seen last.

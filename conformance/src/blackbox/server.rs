@@ -98,6 +98,55 @@ impl Drop for PrivatePostgres {
     }
 }
 
+/// A MariaDB server of a test's own, by the project's own script; ended and wiped with its value.
+pub struct PrivateMariaDb {
+    pub port: u16,
+    options: String,
+    folder: tempfile::TempDir,
+}
+
+impl PrivateMariaDb {
+    /// `options`: further settings as on the server's command line, which stand behind the script's own and win.
+    pub fn start(options: &str) -> PrivateMariaDb {
+        let folder = tempfile::Builder::new().prefix("my-").tempdir().expect("a folder");
+        let server = PrivateMariaDb { port: free_port(), options: options.to_owned(), folder };
+        Ended::run(&mut server.command(&["up", "mariadb"])).expect(0);
+        server
+    }
+
+    /// Of its superuser.
+    pub fn url(&self) -> String {
+        format!("mysql://root@127.0.0.1:{}/", self.port)
+    }
+
+    /// Ends it, by `kill -9` where asked for, and starts it again with the same data.
+    #[track_caller]
+    pub fn restart(&self, kill: bool) {
+        let args: &[&str] = if kill { &["restart", "--kill", "mariadb"] } else { &["restart", "mariadb"] };
+        Ended::run(&mut self.command(args)).expect(0);
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(root().join("conformance/servers"));
+        command
+            .args(args)
+            .env("GRAVITY_WORK", self.folder.path())
+            .env("GRAVITY_MARIADB_PORT", self.port.to_string())
+            .env("GRAVITY_MARIADB_OPTIONS", &self.options)
+            .env_remove("GRAVITY_TEST_MARIADB")
+            .env_remove("GRAVITY_SERVERS_STARTED")
+            .stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for PrivateMariaDb {
+    fn drop(&mut self) {
+        let _ = self.command(&["down", "--kill", "mariadb"]).output();
+        let _ = self.command(&["wipe", "mariadb"]).output();
+    }
+}
+
 /// The workspace.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the workspace").to_owned()

@@ -1,4 +1,4 @@
-//! Child processes that look from outside: `psql`, `sqlite3`, `curl`, `kcat`.
+//! Child processes that look from outside: `psql`, `mariadb`, `sqlite3`, `curl`, `kcat`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -20,6 +20,23 @@ pub fn psql_command(url: &str) -> Command {
     let mut command = Command::new("psql");
     command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", url]).stdin(Stdio::null());
     command
+}
+
+/// What `mariadb` prints for statements, in `psql`'s form: rows as lines, columns between `|`. The address is
+/// `mysql://USER[:PASSWORD]@HOST:PORT/DATABASE`.
+#[track_caller]
+pub fn mariadb(url: &str, sql: &str) -> String {
+    let (user, place) = url.strip_prefix("mysql://").and_then(|rest| rest.rsplit_once('@')).expect("mysql://USER@…");
+    let (user, password) = user.split_once(':').unwrap_or((user, ""));
+    let (address, database) = place.split_once('/').expect("a database in the address");
+    let (host, port) = address.rsplit_once(':').expect("a port in the address");
+    let mut command = Command::new("mariadb");
+    command.args(["--no-defaults", "--batch", "--skip-column-names", "--protocol=tcp", "-h", host, "-P", port]);
+    command.args(["-u", user, &format!("--password={password}"), "-e", sql]).stdin(Stdio::null());
+    if !database.is_empty() {
+        command.arg(database);
+    }
+    Ended::run(&mut command).expect(0).out.trim_end().replace('\t', "|")
 }
 
 /// What `sqlite3` prints for a statement.

@@ -50,7 +50,9 @@ pub async fn a_live_table_is_described(place: &dyn Place) {
     let names: Vec<_> = shape.columns.iter().map(|c| c.name.as_str()).collect();
     assert_eq!(names, ["id", "shop", "code"]);
     assert_eq!(shape.columns[0].column_type, ColumnType::I64);
-    assert_eq!(shape.columns[1].column_type, ColumnType::Text);
+    // MySQL indexes only texts of a known length.
+    let key = if place.dialect() == super::Dialect::Mysql { ColumnType::Varchar(512) } else { ColumnType::Text };
+    assert_eq!(shape.columns[1].column_type, key);
     assert_eq!(shape.columns.iter().map(|c| c.not_null).collect::<Vec<_>>(), [true, true, false]);
     assert_eq!(shape.primary_key, [1, 0], "in key order");
     assert_eq!(shape.unique, [[2]]);

@@ -1,4 +1,4 @@
-//! What `describe` and `inspect` say of tables that a DBA made: one line per finding.
+//! What `describe` and `inspect` say of tables that a DBA made: one line per finding. MariaDB's are in `mysql_live`.
 
 use gravity_model::ColumnType;
 use gravity_model::port::view::{Described, LiveFinding, TableRequest, ViewStore};
@@ -6,7 +6,7 @@ use gravity_model::port::view::{Described, LiveFinding, TableRequest, ViewStore}
 use super::{Place, PostgresPlace, SqlitePlace, attached, kind, request};
 
 /// `code table column !` (fatal) or `code table column ~` (warning).
-fn lines(findings: &[LiveFinding]) -> Vec<String> {
+pub(super) fn lines(findings: &[LiveFinding]) -> Vec<String> {
     let line = |f: &LiveFinding| {
         format!("{} {} {} {}", f.code, f.table, f.column.as_deref().unwrap_or("-"), if f.fatal { '!' } else { '~' })
     };

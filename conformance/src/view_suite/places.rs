@@ -1,4 +1,4 @@
-//! The three kinds of place, and how each is read back without the code under test.
+//! The kinds of place, and how each is read back without the code under test. MySQL's are in `places_mysql`.
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -18,6 +18,8 @@ pub enum Dialect {
     Memory,
     Sqlite,
     Postgres,
+    /// Both flavors.
+    Mysql,
 }
 
 /// The double.
@@ -87,7 +89,7 @@ fn shown(value: &Value) -> Option<String> {
     })
 }
 
-fn sorted(mut rows: Vec<Vec<Option<String>>>) -> Vec<Vec<Option<String>>> {
+pub(super) fn sorted(mut rows: Vec<Vec<Option<String>>>) -> Vec<Vec<Option<String>>> {
     rows.sort();
     rows
 }
@@ -182,7 +184,7 @@ fn sqlite_cells(line: &str) -> Vec<Option<String>> {
         .collect()
 }
 
-fn unhex(digits: &str) -> Vec<u8> {
+pub(super) fn unhex(digits: &str) -> Vec<u8> {
     digits
         .as_bytes()
         .chunks(2)
@@ -308,7 +310,7 @@ fn copy_cell(field: &str) -> Option<String> {
 }
 
 /// Runs a client with `sql` on its standard input.
-fn run(command: &mut Command, sql: &str) -> String {
+pub(super) fn run(command: &mut Command, sql: &str) -> String {
     use std::io::Write;
     let mut child = command
         .stdin(Stdio::piped())

@@ -61,8 +61,8 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, mode: Arc<Mutex<AtC
         tokio::select! {
             read = client.read(&mut up) => {
                 let Some(bytes) = read.ok().filter(|n| *n > 0).map(|n| &up[..n]) else { return };
-                // As a statement of its own; READ COMMITTED ends otherwise.
-                let committing = bytes.windows(7).any(|w| w == b"COMMIT\0");
+                // As a statement of its own, in PostgreSQL's words or in MySQL's; READ COMMITTED ends otherwise.
+                let committing = bytes.windows(7).any(|w| w == b"COMMIT\0") || bytes.ends_with(b"\x03COMMIT");
                 let now = if committing { *mode.lock() } else { AtCommit::Pass };
                 if now == AtCommit::CutBefore || server.write_all(bytes).await.is_err() {
                     return;

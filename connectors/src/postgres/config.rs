@@ -8,22 +8,8 @@ use gravity_model::Fault;
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-use crate::sql::Bookkeeping;
 use crate::sql::name::Name;
-
-/// How far the server's identity is checked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TlsMode {
-    /// Encrypted, certificate chain and host name verified.
-    #[default]
-    VerifyFull,
-    /// Encrypted, certificate chain verified, any host name.
-    VerifyChain,
-    /// Encrypted, nothing verified.
-    Unverified,
-    /// Plain text.
-    Off,
-}
+use crate::sql::{Bookkeeping, TlsMode};
 
 /// One PostgreSQL database. User and password go to the driver as they are, never through a URL.
 #[derive(Clone)]

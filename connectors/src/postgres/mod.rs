@@ -23,11 +23,12 @@ use gravity_model::{Checkpoint, Fault, FaultKind};
 use sqlx::Row;
 
 use self::client::{Connections, Session};
-pub use self::config::{PostgresOptions, TlsMode};
+pub use self::config::PostgresOptions;
 use self::error::fault;
 use self::plan::Plan;
 use self::transaction::{PostgresTransaction, advance, lock_keys, open_transaction};
 use crate::sql::Bookkeeping;
+pub use crate::sql::TlsMode;
 use crate::sql::bookkeeping::{
     CHECKPOINTS, CheckpointColumns, POSTGRES_DDL, VIEWS, bind_columns, checkpoint_of, claimed, compare, rewritten_keys,
     state_word, statements, view_of,

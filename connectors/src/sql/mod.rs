@@ -1,4 +1,4 @@
-//! What PostgreSQL and SQLite share: names, statement text, bookkeeping rows and the text forms of values.
+//! What the SQL databases share: names, statement text, bookkeeping rows and the text forms of values.
 //!
 //! Nothing here opens a connection.
 
@@ -17,4 +17,18 @@ pub enum Bookkeeping {
     Auto,
     /// A DBA creates them; a missing one is a fault that carries its DDL.
     Manual,
+}
+
+/// How far the server's identity is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Encrypted, certificate chain and host name verified.
+    #[default]
+    VerifyFull,
+    /// Encrypted, certificate chain verified, any host name.
+    VerifyChain,
+    /// Encrypted, nothing verified.
+    Unverified,
+    /// Plain text.
+    Off,
 }

@@ -38,23 +38,32 @@ impl Statement {
 }
 
 /// Puts a statement together.
-#[derive(Default)]
-pub(crate) struct StatementBuilder(String);
+pub(crate) struct StatementBuilder {
+    text: String,
+    /// Stands on both sides of a name; the grammar of names lets neither through.
+    quote: char,
+}
 
 impl StatementBuilder {
+    /// Names between `"`, as the standard has it.
     pub fn new() -> StatementBuilder {
-        StatementBuilder(String::with_capacity(256))
+        StatementBuilder { text: String::with_capacity(256), quote: '"' }
+    }
+
+    /// Names between backticks, which MySQL understands in every `sql_mode`.
+    pub fn with_backticks() -> StatementBuilder {
+        StatementBuilder { quote: '`', ..StatementBuilder::new() }
     }
 
     pub fn add(&mut self, literal: &'static str) -> &mut Self {
-        self.0.push_str(literal);
+        self.text.push_str(literal);
         self
     }
 
     pub fn name(&mut self, name: &Name) -> &mut Self {
-        self.0.push('"');
-        self.0.push_str(name.as_str());
-        self.0.push('"');
+        self.text.push(self.quote);
+        self.text.push_str(name.as_str());
+        self.text.push(self.quote);
         self
     }
 
@@ -67,12 +76,12 @@ impl StatementBuilder {
 
     pub fn number(&mut self, number: usize) -> &mut Self {
         // Writing to a String cannot fail.
-        let _ = write!(self.0, "{number}");
+        let _ = write!(self.text, "{number}");
         self
     }
 
     pub fn type_word(&mut self, word: &TypeWord) -> &mut Self {
-        self.0.push_str(&word.0);
+        self.text.push_str(&word.0);
         self
     }
 
@@ -93,12 +102,12 @@ impl StatementBuilder {
     }
 
     pub fn finish(self) -> Statement {
-        Statement(self.0.into())
+        Statement(self.text.into())
     }
 
     /// The text alone, for DDL shown to people.
     pub fn into_text(self) -> String {
-        self.0
+        self.text
     }
 }
 

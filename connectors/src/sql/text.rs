@@ -83,6 +83,47 @@ fn write_date(days: i64, out: &mut String) {
     };
 }
 
+/// Arrays are JSON arrays: numbers as numbers with their digits, everything else as strings.
+pub(crate) fn write_json_array(items: &[Value], out: &mut String) {
+    out.push('[');
+    for (i, item) in items.iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        match item {
+            Value::Null => out.push_str("null"),
+            Value::Array(items) => write_json_array(items, out),
+            Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Decimal(_) | Value::Json(_) => {
+                write_text(item, out);
+            }
+            other => {
+                let mut text = String::new();
+                if let Value::Binary(bytes) = other {
+                    use base64::Engine;
+                    base64::engine::general_purpose::STANDARD.encode_string(bytes, &mut text);
+                } else {
+                    write_text(other, &mut text);
+                }
+                write_json_string(&text, out);
+            }
+        }
+    }
+    out.push(']');
+}
+
+fn write_json_string(text: &str, out: &mut String) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            c if c < ' ' => out.push_str(&format!("\\u{:04x}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,5 +169,13 @@ mod tests {
     #[test]
     fn uuids_have_hyphens() {
         assert_eq!(text(Value::Uuid([0x12; 16])), "12121212-1212-1212-1212-121212121212");
+    }
+
+    #[test]
+    fn arrays_are_json() {
+        let mut out = String::new();
+        let items = [Value::Int(1), Value::Null, Value::Text("a\"\\\u{1}".into()), Value::Decimal("1.5".into())];
+        write_json_array(&items, &mut out);
+        assert_eq!(out, r#"[1,null,"a\"\\\u0001",1.5]"#);
     }
 }

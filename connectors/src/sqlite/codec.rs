@@ -4,7 +4,7 @@ use gravity_model::{ColumnShape, ColumnType, Fault, FaultKind, Value};
 use sqlx::Arguments;
 use sqlx::sqlite::SqliteArguments;
 
-use crate::sql::text::write_text;
+use crate::sql::text::{write_json_array, write_text};
 
 /// Longest single value, far below SQLite's own limit.
 pub(super) const VALUE_LIMIT: usize = 64 << 20;
@@ -174,47 +174,6 @@ pub(super) fn bind(
     added.map_err(|e| Fault::new(FaultKind::RefusedEvent, "SQLITE_MISMATCH", doing, e.to_string()).with_source(e))
 }
 
-/// Arrays are JSON arrays: numbers as numbers with their digits, everything else as strings.
-fn write_json_array(items: &[Value], out: &mut String) {
-    out.push('[');
-    for (i, item) in items.iter().enumerate() {
-        if i > 0 {
-            out.push(',');
-        }
-        match item {
-            Value::Null => out.push_str("null"),
-            Value::Array(items) => write_json_array(items, out),
-            Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Decimal(_) | Value::Json(_) => {
-                write_text(item, out);
-            }
-            other => {
-                let mut text = String::new();
-                if let Value::Binary(bytes) = other {
-                    use base64::Engine;
-                    base64::engine::general_purpose::STANDARD.encode_string(bytes, &mut text);
-                } else {
-                    write_text(other, &mut text);
-                }
-                write_json_string(&text, out);
-            }
-        }
-    }
-    out.push(']');
-}
-
-fn write_json_string(text: &str, out: &mut String) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            c if c < ' ' => out.push_str(&format!("\\u{:04x}", c as u32)),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,13 +198,5 @@ mod tests {
         assert_eq!(resolve("NUMERIC", Some(&ColumnType::Decimal(None))), Some(ColumnType::Decimal(None)));
         assert_eq!(resolve("VARCHAR(40)", None), Some(ColumnType::Varchar(40)));
         assert_eq!(resolve("GEOMETRY", None), None);
-    }
-
-    #[test]
-    fn arrays_are_json() {
-        let mut out = String::new();
-        let items = [Value::Int(1), Value::Null, Value::Text("a\"\\\u{1}".into()), Value::Decimal("1.5".into())];
-        write_json_array(&items, &mut out);
-        assert_eq!(out, r#"[1,null,"a\"\\\u0001",1.5]"#);
     }
 }

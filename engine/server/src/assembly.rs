@@ -7,6 +7,7 @@ use gravity_connectors::http::{HttpExporter, HttpExporterOptions};
 use gravity_connectors::kafka::{
     KafkaConnection, KafkaExporter, KafkaExporterOptions, KafkaSource, KafkaSourceOptions,
 };
+use gravity_connectors::mysql::{MySqlOptions, MySqlViews};
 use gravity_connectors::postgres::{PostgresOptions, PostgresViews, TlsMode};
 use gravity_connectors::sqlite::{SqliteOptions, SqliteViews};
 use gravity_engine::{
@@ -20,7 +21,7 @@ use gravity_model::{Fault, LogId};
 use gravity_rules::diagnose::{Finding, Findings, Severity};
 use gravity_rules::{Context, DatabaseContext, DatabaseKind, Ddl as RulesDdl, RuleSet};
 
-use crate::config::database::{Bookkeeping, DatabaseEntry, Ddl, PostgresKeys, RouteKeys, SqliteKeys};
+use crate::config::database::{Bookkeeping, DatabaseEntry, Ddl, MySqlKeys, PostgresKeys, RouteKeys, SqliteKeys};
 use crate::config::exporter::{DeliveryKeys, ExporterEntry, FormatWord, KafkaExporterKeys, OnRefused, RestfulApiKeys};
 use crate::config::source::{EnvelopeWord, IntakeKeys, KafkaSourceKeys, SourceEntry, StartWord};
 use crate::config::{Config, Protection, SaslMechanism, Secret, TransportKeys, codes};
@@ -87,7 +88,8 @@ pub fn store(config: &Config, entry: &DatabaseEntry) -> Result<Arc<dyn ViewStore
     match entry {
         DatabaseEntry::Postgres(keys) => Ok(Arc::new(PostgresViews::new(postgres(config, keys))?)),
         DatabaseEntry::Sqlite(keys) => Ok(Arc::new(SqliteViews::new(sqlite(config, keys))?)),
-        DatabaseEntry::MySql(_) | DatabaseEntry::MongoDb(_) => Err(lacking(entry.kind())),
+        DatabaseEntry::MySql(keys) => Ok(Arc::new(MySqlViews::new(mysql(config, keys)))),
+        DatabaseEntry::MongoDb(_) => Err(lacking(entry.kind())),
     }
 }
 
@@ -109,14 +111,31 @@ fn postgres(config: &Config, keys: &PostgresKeys) -> PostgresOptions {
         options.user = user.to_owned();
     }
     options.password = exposed(&keys.password);
-    options.tls = match keys.transport.protection([keys.host.as_str()]) {
-        Protection::Tls => TlsMode::VerifyFull,
-        Protection::Loopback | Protection::Plaintext => TlsMode::Off,
-    };
+    options.tls = tls_mode(&keys.transport, &keys.host);
     let files = TlsPaths::of(config, &keys.transport);
     (options.ca_file, options.cert_file, options.key_file) = (files.ca, files.cert, files.key);
     options.bookkeeping = bookkeeping(&keys.route);
     options
+}
+
+fn mysql(config: &Config, keys: &MySqlKeys) -> MySqlOptions {
+    let mut options = MySqlOptions::new(keys.host.as_str(), keys.port.unwrap_or(3306), keys.db_name.as_str());
+    if let Some(user) = keys.username.as_deref().filter(|user| !user.is_empty()) {
+        options.user = user.to_owned();
+    }
+    options.password = exposed(&keys.password);
+    options.tls = tls_mode(&keys.transport, &keys.host);
+    let files = TlsPaths::of(config, &keys.transport);
+    (options.ca_file, options.cert_file, options.key_file) = (files.ca, files.cert, files.key);
+    options.bookkeeping = bookkeeping(&keys.route);
+    options
+}
+
+fn tls_mode(keys: &TransportKeys, host: &str) -> TlsMode {
+    match keys.protection([host]) {
+        Protection::Tls => TlsMode::VerifyFull,
+        Protection::Loopback | Protection::Plaintext => TlsMode::Off,
+    }
 }
 
 fn sqlite(config: &Config, keys: &SqliteKeys) -> SqliteOptions {

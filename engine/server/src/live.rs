@@ -31,7 +31,7 @@ pub async fn inspect(config: &Config, set: &RuleSet) -> Inspection {
     let mut inspection = Inspection::default();
     let used = set.databases();
     for (name, entry) in config.databases.iter().filter(|(name, _)| used.contains(&name.as_str())) {
-        if matches!(entry, DatabaseEntry::MySql(_) | DatabaseEntry::MongoDb(_)) {
+        if matches!(entry, DatabaseEntry::MongoDb(_)) {
             // Said already: not in this build.
             continue;
         }

@@ -261,7 +261,6 @@ pub fn database(entry: &DatabaseEntry, checking: &mut Checking<'_>) {
         DatabaseEntry::MySql(keys) => {
             server(&keys.host, keys.username.as_deref(), keys.password.is_some(), &keys.transport, checking);
             not_empty("dbName", &keys.db_name, checking);
-            not_built(entry.kind(), checking);
             format!("mysql {}:{}/{}", keys.host, keys.port.unwrap_or(3306), keys.db_name)
         }
         DatabaseEntry::MongoDb(keys) => {
