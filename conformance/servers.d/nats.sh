@@ -1,0 +1,69 @@
+# NATS with JetStream: one process, built from source at the version that servers.d/nats/go.mod names.
+# shellcheck shell=bash disable=SC2034
+
+VARIABLE=GRAVITY_TEST_NATS
+PORT=${GRAVITY_NATS_PORT:-14222}
+address=127.0.0.1:$PORT
+
+MODULE_DIR=$ROOT/conformance/servers.d/nats
+VERSION=$(sed -n 's/.*nats-server\/v2 v\([^ ]*\).*/\1/p' "$MODULE_DIR/go.mod")
+# GRAVITY_NATS_BIN: another nats-server, to run the suites against (Debian's, an older one).
+BIN_DIR=$WORK/bin/nats-server-$VERSION
+BIN=${GRAVITY_NATS_BIN:-$BIN_DIR/nats-server}
+
+missing_packages() { [[ -x $BIN ]] || have go || echo golang-go; }
+
+install() {
+  build
+  write_config
+}
+
+build() {
+  [[ -x $BIN ]] && return
+  [[ -z ${GRAVITY_NATS_BIN:-} ]] || die "nats: GRAVITY_NATS_BIN names no program: $GRAVITY_NATS_BIN"
+  have go || die "nats: go is needed to build the server"
+  say "building nats-server $VERSION"
+  local part=$BIN_DIR.part-$$
+  mkdir -p "$part"
+  (cd "$MODULE_DIR" && GOBIN=$part GOFLAGS=-mod=readonly go install tool) </dev/null >>"$LOG_FILE" 2>&1 9>&- ||
+    { rm -rf "$part"; tail -n 20 "$LOG_FILE" >&2; die "nats: Go could not build the server ($LOG_FILE)"; }
+  mv "$part" "$BIN_DIR"
+}
+
+# Who says no name is `test`, who may do all but publish below `denied.`: an exporter's place that refuses it.
+write_config() {
+  cat >"$HOME_DIR/nats.conf" <<CONF
+listen: "127.0.0.1:$PORT"
+jetstream { store_dir: "$HOME_DIR/data" }
+no_auth_user: test
+authorization {
+  users: [
+    { user: test, password: test, permissions: { publish: { deny: ["denied.>"] } } }
+    { user: signed, password: secret }
+  ]
+}
+# What a private server of a test adds: TLS.
+include "extra.conf"
+CONF
+  [[ -f $HOME_DIR/extra.conf ]] || : >"$HOME_DIR/extra.conf"
+}
+
+start() { spawn "$BIN" -c "$HOME_DIR/nats.conf"; }
+
+# A client's own question, answered in order: the server greets, takes us in and answers a ping; JetStream says it is on.
+ready() {
+  local greeting line
+  exec 3<>"/dev/tcp/127.0.0.1/$PORT" || return 1
+  IFS= read -r -t 2 greeting <&3 || { exec 3>&-; return 1; }
+  printf 'CONNECT {"verbose":false,"user":"test","pass":"test"}\r\nPING\r\n' >&3
+  while IFS= read -r -t 2 line <&3; do
+    if [[ $line == PONG* ]]; then
+      exec 3>&-
+      [[ $greeting == *'"jetstream":true'* ]]
+      return
+    fi
+    [[ $line == -ERR* ]] && break
+  done
+  exec 3>&-
+  return 1
+} 2>/dev/null
