@@ -30,11 +30,17 @@ build() {
   mv "$part" "$BIN_DIR"
 }
 
-# Who says no name is `test`, who may do all but publish below `denied.`: an exporter's place that refuses it.
+# Two files hold what a private server of a test may want otherwise: who may sign in, and anything more.
 write_config() {
   cat >"$HOME_DIR/nats.conf" <<CONF
 listen: "127.0.0.1:$PORT"
 jetstream { store_dir: "$HOME_DIR/data" }
+include "users.conf"
+include "extra.conf"
+CONF
+  [[ -f $HOME_DIR/extra.conf ]] || : >"$HOME_DIR/extra.conf"
+  # Who says no name is `test`, who may do all but publish below `denied.`: a place that refuses an exporter.
+  [[ -f $HOME_DIR/users.conf ]] || cat >"$HOME_DIR/users.conf" <<'CONF'
 no_auth_user: test
 authorization {
   users: [
@@ -42,28 +48,18 @@ authorization {
     { user: signed, password: secret }
   ]
 }
-# What a private server of a test adds: TLS.
-include "extra.conf"
 CONF
-  [[ -f $HOME_DIR/extra.conf ]] || : >"$HOME_DIR/extra.conf"
 }
 
 start() { spawn "$BIN" -c "$HOME_DIR/nats.conf"; }
 
-# A client's own question, answered in order: the server greets, takes us in and answers a ping; JetStream says it is on.
-ready() {
-  local greeting line
-  exec 3<>"/dev/tcp/127.0.0.1/$PORT" || return 1
-  IFS= read -r -t 2 greeting <&3 || { exec 3>&-; return 1; }
-  printf 'CONNECT {"verbose":false,"user":"test","pass":"test"}\r\nPING\r\n' >&3
-  while IFS= read -r -t 2 line <&3; do
-    if [[ $line == PONG* ]]; then
-      exec 3>&-
-      [[ $greeting == *'"jetstream":true'* ]]
-      return
-    fi
-    [[ $line == -ERR* ]] && break
-  done
-  exec 3>&-
-  return 1
-} 2>/dev/null
+# A client's own question, answered in order: the server greets and answers a ping, or asks who we are. JetStream is on.
+ready() (
+  exec 2>/dev/null 3<>"/dev/tcp/127.0.0.1/$PORT" || exit 1
+  IFS= read -r -t 2 line <&3 || exit 1
+  [[ $line == *'"jetstream":true'* ]] || exit 1
+  [[ $line == *'"tls_required":true'* ]] && exit 0
+  printf 'CONNECT {"verbose":false}\r\nPING\r\n' >&3
+  IFS= read -r -t 2 line <&3 || exit 1
+  [[ $line == PONG* || $line == *"Authorization Violation"* ]]
+)
