@@ -79,7 +79,8 @@ async fn headers_are_kept() {
     let mut headers = async_nats::HeaderMap::new();
     headers.append("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
     headers.append("ce-id", "7");
-    client(&host).await.publish_with_headers(subject, headers, "{}".into()).await.expect("publish");
+    let publisher = client(&host).await;
+    publisher.publish_with_headers(subject, headers, "{}".into()).await.expect("publish");
     let until = Instant::now() + PATIENCE;
     let batch = loop {
         let batch = source.next_batch(WIDE).await.expect("read");
@@ -162,7 +163,8 @@ async fn s9_a_killed_server_is_told_and_listening_goes_on_after_it() {
     assert_eq!(source.connect(book(), Start::Earliest).await.expect_err("still dead").kind, FaultKind::Disconnected);
     nats.start_again().await;
     source.connect(book(), Start::Earliest).await.expect("connect again");
-    client(&nats.host).await.publish(subject, "after".into()).await.expect("publish");
+    let publisher = client(&nats.host).await;
+    publisher.publish(subject, "after".into()).await.expect("publish");
     assert_eq!(read(&mut source, 1, WIDE).await[0].1, "after");
     source.close().await;
 }

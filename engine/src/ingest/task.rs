@@ -288,6 +288,8 @@ impl SourceSetup {
         token: Option<AckToken>,
         in_flight: &mut InFlight,
     ) -> Result<(), LogError> {
+        // Several subjects may share one position, and it must not go backwards: the furthest comes last.
+        append.positions.sort_unstable_by_key(|(_, position)| position.next);
         for (slot, position) in append.positions.drain(..) {
             if let Some(name) = &batch.slots[usize::from(slot)].position {
                 append.batch.set_position(&self.gauge.name, name, position);

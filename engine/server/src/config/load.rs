@@ -12,6 +12,7 @@ use super::exporter::{ExporterEntry, ExporterFile};
 use super::reference::{self, ReferenceError, Replaced};
 use super::secret::Secret;
 use super::settings::{self, Flags, Settings};
+use super::shared::NatsSignInKeys;
 use super::source::{SourceEntry, SourcesFile};
 use super::{codes, hide, validate};
 
@@ -95,12 +96,12 @@ impl Config {
             hasher.update(text.as_bytes());
         };
         for (_, entry) in &self.sources {
-            take(match entry {
-                SourceEntry::Kafka(keys) => keys.password.as_ref(),
-                SourceEntry::Nats(keys) => keys.password.as_ref(),
-                SourceEntry::RabbitMq(keys) => keys.password.as_ref(),
-                SourceEntry::Http(_) => None,
-            });
+            match entry {
+                SourceEntry::Kafka(keys) => take(keys.password.as_ref()),
+                SourceEntry::Nats(keys) => take_all(&mut take, &keys.sign_in),
+                SourceEntry::RabbitMq(keys) => take(keys.password.as_ref()),
+                SourceEntry::Http(_) => {}
+            }
         }
         for (_, entry) in &self.databases {
             take(match entry {
@@ -111,13 +112,13 @@ impl Config {
             });
         }
         for (_, entry) in &self.exporters {
-            take(match entry {
-                ExporterEntry::Kafka(keys) => keys.password.as_ref(),
-                ExporterEntry::Nats(keys) => keys.password.as_ref(),
-                ExporterEntry::JetStream(keys) => keys.password.as_ref(),
-                ExporterEntry::RabbitMq(keys) => keys.password.as_ref(),
-                ExporterEntry::RestfulApi(_) => None,
-            });
+            match entry {
+                ExporterEntry::Kafka(keys) => take(keys.password.as_ref()),
+                ExporterEntry::Nats(keys) => take_all(&mut take, &keys.sign_in),
+                ExporterEntry::JetStream(keys) => take_all(&mut take, &keys.sign_in),
+                ExporterEntry::RabbitMq(keys) => take(keys.password.as_ref()),
+                ExporterEntry::RestfulApi(_) => {}
+            }
         }
         self.settings.tokens().iter().for_each(|token| take(Some(&token.token)));
         hasher.finalize().to_hex().to_string()
@@ -127,6 +128,10 @@ impl Config {
     pub fn path(&self, written: &str) -> PathBuf {
         self.directory.join(written)
     }
+}
+
+fn take_all(take: &mut dyn FnMut(Option<&Secret>), keys: &NatsSignInKeys) {
+    [&keys.password, &keys.token, &keys.creds, &keys.nkey].into_iter().for_each(|secret| take(secret.as_ref()));
 }
 
 /// One entry under check: where it stands, and the list that findings go to.
