@@ -11,7 +11,15 @@ VERSION=$(sed -n 's/.*nats-server\/v2 v\([^ ]*\).*/\1/p' "$MODULE_DIR/go.mod")
 BIN_DIR=$WORK/bin/nats-server-$VERSION
 BIN=${GRAVITY_NATS_BIN:-$BIN_DIR/nats-server}
 
-missing_packages() { [[ -x $BIN ]] || have go || echo golang-go; }
+# Debian's Go is too old to fetch the one that go.mod names; 1.21 and newer fetch it by themselves.
+lacking() {
+  local minor
+  [[ -x $BIN ]] && return 1
+  if ! have go; then echo "nats-server is built with Go 1.21 or newer, and there is no go"; return; fi
+  minor=$(go env GOVERSION 2>/dev/null | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
+  ((${minor:-0} >= 21)) && return 1
+  echo "nats-server is built with Go 1.21 or newer, this is $(go env GOVERSION)"
+}
 
 install() {
   build

@@ -164,6 +164,8 @@ async fn o6_a_full_disk_loses_nothing_and_intake_resumes() {
 /// Delivers one batch whose two subjects share one position, the furthest record under the first of them.
 struct TwoSubjects {
     given: bool,
+    /// Where the stream has gone on to by messages that are none of ours.
+    passed: Option<u64>,
 }
 
 #[async_trait::async_trait]
@@ -202,18 +204,39 @@ impl Source for TwoSubjects {
         Ok(self.given)
     }
 
+    async fn passed(&mut self) -> Option<(Arc<str>, Position)> {
+        let next = self.passed.filter(|_| self.given)?;
+        Some(("STREAM/1".into(), Position { next, detail: 0 }))
+    }
+
     async fn close(&mut self) {}
+}
+
+/// Next position in the log once three records of two subjects were stored, and after the drain of a shutdown.
+async fn stored_position(passed: Option<u64>) -> (u64, u64) {
+    let rig = Rig::new(USERS);
+    let mut parts = rig.parts();
+    parts.sources.retain(|source| source.name == "bus");
+    parts.sources[0].port = SourcePort::Pull(Box::new(TwoSubjects { given: false, passed }));
+    let engine = Engine::start(parts).await.expect("starts");
+    eventually(|| rig.rows().len() == 3, || format!("{:?}", engine.status())).await;
+    let next = || {
+        let positions = rig.memory_log().positions("bus");
+        assert_eq!(positions.len(), 1, "{positions:?}");
+        positions[0].1.next
+    };
+    let stored = next();
+    engine.shutdown().await;
+    (stored, next())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_that_several_subjects_share_never_goes_back() {
-    let rig = Rig::new(USERS);
-    let mut parts = rig.parts();
-    parts.sources.retain(|source| source.name == "bus");
-    parts.sources[0].port = SourcePort::Pull(Box::new(TwoSubjects { given: false }));
-    let engine = Engine::start(parts).await.expect("starts");
-    eventually(|| rig.rows().len() == 3, || format!("{:?}", engine.status())).await;
-    let positions = rig.memory_log().positions("bus");
-    assert_eq!(positions, [("STREAM/1".to_owned(), Position { next: 4, detail: 0 })]);
-    engine.shutdown().await;
+    assert_eq!(stored_position(None).await, (4, 4), "not 3, where the second subject stood");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_source_passed_without_a_record_is_kept_in_the_log() {
+    assert_eq!(stored_position(Some(9)).await.1, 9);
+    assert_eq!(stored_position(Some(2)).await.1, 4, "never back");
 }

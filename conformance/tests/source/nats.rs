@@ -159,6 +159,54 @@ async fn s6_a_purge_ahead_of_a_filtered_reader_halts() {
     assert_eq!((fault.kind, &*fault.code), (FaultKind::HistoryBroken, "stream-trimmed"), "{fault}");
 }
 
+/// Behind a filter the stream goes on without us: what was seen of it is a position too, so that retention is no alarm.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_subjects_are_passed_and_then_retention_is_no_loss() {
+    let Some(rig) = rig(1).await else { return };
+    rig.publish(1, messages("ours", 1)).await;
+    rig.publish(0, messages("other", 50)).await;
+    let options = NatsSourceOptions { subjects: vec![rig.subject(1)], ..rig.options() };
+    let book = Arc::new(Book::default());
+    let mut source = NatsSource::new("orders", options);
+    source.connect(positions(&book), Start::Earliest).await.expect("connect");
+    assert_eq!(source.passed().await.map(|(_, position)| position.next), Some(1), "nothing was handed out yet");
+    read_until(&mut source, &book, 1, true).await.expect("read");
+    let (slot, position) = source.passed().await.expect("a position");
+    assert_eq!(position.next, 52, "behind everything that is not ours");
+    source.close().await;
+    rig.trim(0, 40).await;
+    // With the record's own position alone nobody could tell whether one of ours was taken.
+    let fault = refused(&mut source, &book).await;
+    assert_eq!((fault.kind, &*fault.code), (FaultKind::HistoryBroken, "stream-trimmed"), "{fault}");
+    book.set(&slot, position.next);
+    source.connect(positions(&book), Start::Earliest).await.expect("connect with what was passed");
+    rig.publish(1, messages("new", 1)).await;
+    read_until(&mut source, &book, 2, true).await.expect("read on");
+    source.close().await;
+    assert_eq!(book.payloads(), ["ours-0", "new-0"]);
+}
+
+/// A `latest` start is a position before any record came.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_latest_start_is_remembered_before_the_first_record() {
+    let Some(rig) = rig(1).await else { return };
+    rig.publish(0, messages("old", 10)).await;
+    let mut source = rig.source();
+    let empty: Arc<dyn PositionBook> = Arc::new(Book::default());
+    source.connect(empty, Start::Latest).await.expect("connect");
+    let (slot, position) = source.passed().await.expect("a position");
+    source.close().await;
+    rig.publish(0, messages("between", 3)).await;
+    // Another process, with the log that kept it.
+    let book = Arc::new(Book::default());
+    book.set(&slot, position.next);
+    let mut source = rig.source();
+    source.connect(positions(&book), Start::Latest).await.expect("connect");
+    read_until(&mut *source, &book, 3, true).await.expect("read");
+    source.close().await;
+    assert_eq!(book.payloads(), ["between-0", "between-1", "between-2"]);
+}
+
 /// A stream of last values is read like a compacted topic.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_last_value_stream_does_not_halt_when_values_are_replaced() {
@@ -304,6 +352,62 @@ async fn s9_a_long_outage_is_told_as_disconnected() {
     read_until(&mut *source, &book, 20, true).await.expect("read on");
     source.close().await;
     assert_eq!(book.duplicates(), 0);
+}
+
+/// Headers that are no text make the client drop the connection, at every try: the message is fetched by its number.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s12_headers_that_are_no_text_do_not_stop_the_intake() {
+    let Some(rig) = rig(1).await else { return };
+    rig.publish(0, messages("before", 3)).await;
+    let headers: &[u8] = b"NATS/1.0\r\nbad: \xff\xfe\r\ngood: 1\r\n\r\n";
+    for subject in [rig.subject(0), rig.subject(1)] {
+        publish_raw(&rig.host, &subject, headers, b"poison").await;
+    }
+    let until = Instant::now() + PATIENCE;
+    while rig.stream().await.cached_info().state.messages < 5 {
+        assert!(Instant::now() < until, "the server did not store them");
+    }
+    rig.publish(0, messages("behind", 3)).await;
+    let book = Arc::new(Book::default());
+    let (mut source, mut faults) = (rig.source(), 0);
+    source.connect(positions(&book), Start::Earliest).await.expect("connect");
+    while book.len() < 8 {
+        match source.next_batch(WIDE).await {
+            Ok(batch) => book.take(&batch),
+            Err(fault) => {
+                assert_eq!(fault.kind, FaultKind::Disconnected, "{fault}");
+                faults += 1;
+                source.connect(positions(&book), Start::Earliest).await.expect("connect again");
+            }
+        }
+        assert!(Instant::now() < until, "{:?} after {faults} faults", book.payloads());
+    }
+    source.close().await;
+    let expected = ["before-0", "before-1", "before-2", "poison", "poison", "behind-0", "behind-1", "behind-2"];
+    assert_eq!(book.payloads(), expected);
+    assert_eq!(book.duplicates(), 0);
+    let poison = &book.taken()[3].message;
+    assert_eq!(poison.headers, [("bad".to_owned(), vec![0xff, 0xfe]), ("good".to_owned(), b"1".to_vec())]);
+    assert!(faults >= 2, "the client could not read it: {faults}");
+}
+
+/// Publishes bytes that no client would send.
+async fn publish_raw(host: &str, subject: &str, headers: &[u8], payload: &[u8]) {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    let mut stream = BufReader::new(tokio::net::TcpStream::connect(host).await.expect("connect"));
+    let (head, total) = (headers.len(), headers.len() + payload.len());
+    let mut lines =
+        format!("CONNECT {{\"headers\":true,\"verbose\":false}}\r\nHPUB {subject} {head} {total}\r\n").into_bytes();
+    lines.extend_from_slice(headers);
+    lines.extend_from_slice(payload);
+    lines.extend_from_slice(b"\r\nPING\r\n");
+    stream.write_all(&lines).await.expect("write");
+    let mut line = String::new();
+    while !line.starts_with("PONG") {
+        line.clear();
+        assert!(stream.read_line(&mut line).await.expect("read") > 0, "the server hung up");
+        assert!(!line.starts_with("-ERR"), "{line}");
+    }
 }
 
 /// A message that is larger than a pull may be, since the server's limit was lowered after it came.

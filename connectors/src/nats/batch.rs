@@ -7,6 +7,8 @@ use gravity_model::port::source::{BatchLimits, Position, Slot, SourceBatch, Sour
 use gravity_model::{HeaderBuf, Micros};
 use hashbrown::HashMap;
 
+use super::rescue::RawMessage;
+
 /// What the server calls the id that a publisher gave; kept as a header like any other.
 pub(super) const MESSAGE_ID: &str = "Nats-Msg-Id";
 
@@ -45,16 +47,6 @@ impl BatchBuilder {
 
     /// Copies one message. `next`: the stream sequence behind it.
     pub(super) fn push(&mut self, message: &Message, next: u64, time: Option<Micros>) {
-        let slot = match self.slots.get(message.subject.as_str()) {
-            Some(slot) => *slot,
-            None => {
-                let index = self.batch.slots.len() as u16;
-                let subject: Arc<str> = Arc::from(message.subject.as_str());
-                self.batch.slots.push(Slot { position: self.slot.clone(), subject: Arc::clone(&subject) });
-                self.slots.insert(subject, index);
-                index
-            }
-        };
         self.headers.clear();
         if let Some(map) = &message.headers {
             // The client keeps them in a hash map: values of one name in order, names in none. What is stored must not depend
@@ -67,7 +59,28 @@ impl BatchBuilder {
                 }
             }
         }
-        let payload = Some(self.batch.store(&message.payload));
+        self.store(message.subject.as_str(), &message.payload, next, time);
+    }
+
+    /// The same for a message that the client could not read, taken from the stream by its number.
+    pub(super) fn push_raw(&mut self, raw: &RawMessage) {
+        self.headers.clear();
+        raw.headers.iter().for_each(|(name, value)| self.headers.push(name, value));
+        self.store(&raw.subject, &raw.payload, raw.sequence + 1, raw.time);
+    }
+
+    fn store(&mut self, subject: &str, payload: &[u8], next: u64, time: Option<Micros>) {
+        let slot = match self.slots.get(subject) {
+            Some(slot) => *slot,
+            None => {
+                let index = self.batch.slots.len() as u16;
+                let subject: Arc<str> = Arc::from(subject);
+                self.batch.slots.push(Slot { position: self.slot.clone(), subject: Arc::clone(&subject) });
+                self.slots.insert(subject, index);
+                index
+            }
+        };
+        let payload = Some(self.batch.store(payload));
         let headers = self.batch.store(self.headers.as_encoded());
         let position = Position { next, detail: 0 };
         self.batch.records.push(SourceRecord { payload, key: None, headers, time, slot, position });

@@ -17,6 +17,8 @@ use crate::tls::TlsFiles;
 
 /// Limit of a question to the server.
 pub(super) const ASK_LIMIT: Duration = Duration::from_secs(5);
+/// Code of the fault that a loss of the connection is.
+pub(super) const CONNECTION_LOST: &str = "nats-connection-lost";
 /// Half-open connections are noticed by pings that nobody answers: after three of them.
 const PING_EVERY: Duration = Duration::from_secs(5);
 /// The oldest server that does what we ask: pulls with heartbeats and byte limits, named ephemeral consumers.
@@ -105,7 +107,7 @@ impl Link {
     }
 
     pub(super) fn lost_fault(&self, doing: String) -> Fault {
-        Fault::new(FaultKind::Disconnected, "nats-connection-lost", doing, "the connection to the server was lost")
+        Fault::new(FaultKind::Disconnected, CONNECTION_LOST, doing, "the connection to the server was lost")
     }
 }
 

@@ -15,6 +15,7 @@ mod exporting;
 mod jetstream_exporter;
 mod positions;
 mod pull;
+mod rescue;
 mod source;
 mod stream;
 mod subject;

@@ -4,21 +4,23 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Subject;
 use async_nats::jetstream::consumer::{Consumer, pull};
 use async_nats::jetstream::stream::{Info, Stream};
 use async_trait::async_trait;
-use gravity_model::port::source::{AckToken, BatchLimits, PositionBook, Source, SourceBatch, Start};
+use gravity_model::port::source::{AckToken, BatchLimits, Position, PositionBook, Source, SourceBatch, Start};
 use gravity_model::{Fault, FaultKind};
 use tokio::time::Instant;
 
 use super::batch::BatchBuilder;
 use super::config::{NatsReading, NatsSourceOptions};
-use super::connect::{Link, connect};
+use super::connect::{CONNECTION_LOST, Link, connect};
 use super::core::CoreReading;
 use super::durable::{self, Acks, Taken};
 use super::error::of_consumer_info;
 use super::positions::{Losses, trimmed};
 use super::pull::{Puller, WAITING};
+use super::rescue::{self, RawMessage, Stuck};
 use super::stream::{self, Found};
 
 /// How long after a look at the stream's beginning a further one waits, where gaps come often.
@@ -38,6 +40,7 @@ pub struct NatsSource {
     connections: u64,
     /// Slot and first sequence of a start of which the log has no record yet.
     begun: Option<(Arc<str>, u64)>,
+    stuck: Stuck,
     reading: Option<Reading>,
 }
 
@@ -67,6 +70,8 @@ struct StreamReading {
     pending: u64,
     /// Taken from the consumer and not handed out yet.
     held: VecDeque<Taken>,
+    /// A message before all that the consumer delivers, which the client could not read.
+    rescued: Option<RawMessage>,
     /// Told once what came before it was handed out.
     fault: Option<Fault>,
     /// The lowest sequence behind which something may have been lost unseen, and when the stream was last asked.
@@ -85,7 +90,7 @@ struct End {
 
 impl NatsSource {
     pub fn new(name: impl Into<String>, options: NatsSourceOptions) -> NatsSource {
-        NatsSource { name: name.into(), options, connections: 0, begun: None, reading: None }
+        NatsSource { name: name.into(), options, connections: 0, begun: None, stuck: Stuck::default(), reading: None }
     }
 
     fn reading(&mut self) -> Result<&mut Reading, Fault> {
@@ -104,12 +109,17 @@ impl NatsSource {
         let (source, options) = (&self.name, &self.options);
         let link = connect(&format!("source {source}"), &options.connection, WAITING).await?;
         let begun = self.begun.as_ref().map(|(slot, next)| (&**slot, *next));
-        let found = stream::find(&link, source, options, (stream, durable), (book, start), begun).await?;
+        let mut found = stream::find(&link, source, options, (stream, durable), (book, start), begun).await?;
         let reading = match durable {
             None => {
+                let mut rescued = None;
+                if self.stuck.is_at(found.begin.next) {
+                    rescued = rescue::fetch(&link, source, &found).await?;
+                    found.begin.next = rescued.as_ref().map_or(found.begin.next, |message| message.sequence + 1);
+                }
                 let consumer = stream::ephemeral(&link, source, &found).await?;
                 let puller = Puller::new(source, &link, stream, &consumer.cached_info().name).await?;
-                StreamReading::new(source, link, found, consumer, puller)
+                StreamReading { rescued, ..StreamReading::new(source, link, found, consumer, puller) }
             }
             Some(name) => {
                 let opened = durable::open(&link, source, name, &found, options.log_id, start).await?;
@@ -122,7 +132,7 @@ impl NatsSource {
                 reading
             }
         };
-        if reading.acks.is_none() {
+        if reading.acks.is_none() && reading.rescued.is_none() {
             self.begun = Some((Arc::clone(&reading.slot), reading.next));
         }
         tracing::info!(source = %self.name, slot = %reading.slot, next = reading.next, "stream is read");
@@ -151,7 +161,16 @@ impl Source for NatsSource {
         let connection = self.connections;
         match self.reading()? {
             Reading::Core(reading) => reading.next_batch(limits).await,
-            Reading::Stream(reading) => reading.next_batch(limits, connection).await,
+            Reading::Stream(reading) => {
+                let before = reading.next;
+                let batch = reading.next_batch(limits, connection).await;
+                match &batch {
+                    Ok(batch) if !batch.records.is_empty() => self.stuck.moved(),
+                    Err(fault) if fault.code == CONNECTION_LOST => self.stuck.lost_at(before),
+                    _ => {}
+                }
+                batch
+            }
         }
     }
 
@@ -187,6 +206,13 @@ impl Source for NatsSource {
         }
     }
 
+    async fn passed(&mut self) -> Option<(Arc<str>, Position)> {
+        match self.reading.as_mut()? {
+            Reading::Core(_) => None,
+            Reading::Stream(reading) => reading.passed().await,
+        }
+    }
+
     async fn close(&mut self) {
         match self.reading.take() {
             None => {}
@@ -210,6 +236,7 @@ impl StreamReading {
             delivered: 0,
             pending: consumer.cached_info().num_pending,
             held: VecDeque::new(),
+            rescued: None,
             fault: None,
             doubt: None,
             looked: None,
@@ -228,6 +255,11 @@ impl StreamReading {
     /// Cancel-safe: what is taken from the consumer is held until a batch is returned.
     async fn next_batch(&mut self, limits: BatchLimits, connection: u64) -> Result<SourceBatch, Fault> {
         let until = Instant::now() + limits.max_wait;
+        if let Some(raw) = self.rescued.take() {
+            let mut builder = BatchBuilder::new(limits, Some(Arc::clone(&self.slot)));
+            builder.push_raw(&raw);
+            return Ok(self.numbered_batch(builder, Vec::new(), connection));
+        }
         if self.held.is_empty() {
             if let Some(fault) = self.fault.take() {
                 return Err(fault);
@@ -268,13 +300,17 @@ impl StreamReading {
                 self.take_arrived();
             }
         }
+        Ok(self.numbered_batch(builder, replies, connection))
+    }
+
+    fn numbered_batch(&mut self, builder: BatchBuilder, replies: Vec<Subject>, connection: u64) -> SourceBatch {
         let mut batch = builder.finish();
         self.batches += 1;
         batch.token = AckToken { connection, batch: self.batches };
         if let Some(acks) = &mut self.acks {
             acks.wait(self.batches, replies);
         }
-        Ok(batch)
+        batch
     }
 
     /// Holds one more message if one is there. A fault waits until what came before it was handed out.
@@ -351,6 +387,9 @@ impl StreamReading {
 
     async fn has_passed_end(&mut self) -> Result<bool, Fault> {
         let Some(end) = &mut self.end else { return Ok(false) };
+        if self.rescued.is_some() {
+            return Ok(false);
+        }
         if self.next > end.last {
             return Ok(true);
         }
@@ -366,6 +405,22 @@ impl StreamReading {
         Ok(info.num_pending == 0
             && info.delivered.consumer_sequence == self.delivered
             && (self.acks.is_none() || info.num_ack_pending <= unacknowledged))
+    }
+
+    /// Where a stream that keeps its messages has been seen to: behind a filter its numbers go on without us, and retention with
+    /// them. A work queue's consumer remembers by itself.
+    async fn passed(&mut self) -> Option<(Arc<str>, Position)> {
+        let waiting = self.fault.is_some() || self.rescued.is_some() || !self.held.is_empty();
+        if self.acks.is_some() || waiting || self.link.events.is_lost() {
+            return None;
+        }
+        // The end first: what the consumer has nothing left of then includes everything up to it.
+        let (_, last) = stream::ends(&self.link, &self.stream, self.doing()).await.ok()?;
+        let info = self.consumer.get_info().await.ok()?;
+        if info.num_pending == 0 && info.delivered.consumer_sequence == self.delivered {
+            self.next = self.next.max(last + 1);
+        }
+        Some((Arc::clone(&self.slot), Position { next: self.next, detail: 0 }))
     }
 
     async fn close(self) {

@@ -62,12 +62,16 @@ impl SourceGauge {
 
     /// Adds the counters to a batch if they changed since they were last noted.
     pub fn note(&self, batch: &mut Batch) {
-        let counters = self.counters();
-        let mut noted = self.noted.lock();
-        if *noted != counters {
-            control::put(batch, control::SOURCE, &self.name, &counters, None);
-            *noted = counters;
+        if *self.noted.lock() != self.counters() {
+            self.note_anyway(batch);
         }
+    }
+
+    /// Adds the counters to a batch: the entry that something else of the source travels with.
+    pub fn note_anyway(&self, batch: &mut Batch) {
+        let counters = self.counters();
+        control::put(batch, control::SOURCE, &self.name, &counters, None);
+        *self.noted.lock() = counters;
     }
 
     pub fn set_state(&self, state: RunState, error: Option<String>) {

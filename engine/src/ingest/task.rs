@@ -24,6 +24,8 @@ const APPEND_BYTES: usize = 256 << 10;
 const IN_FLIGHT: usize = 16;
 /// Counters are noted at most this often.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
+/// Positions that moved without a record are noted at most this often: an idle engine appends next to nothing.
+const NOTE_PASSED_EVERY: Duration = Duration::from_secs(60);
 /// Above this a payload is kept as its first bytes only (fault S12).
 const LARGEST_PAYLOAD: usize = 32 << 20;
 const KEPT_OF_TOO_LARGE: usize = 4 << 10;
@@ -137,6 +139,8 @@ impl SourceSetup {
         }
         let mut note = tokio::time::interval(NOTE_EVERY);
         note.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Nothing came at the last look, and when that was last used to note a position.
+        let (mut quiet, mut passed) = (false, None::<tokio::time::Instant>);
         loop {
             let may_take = in_flight.queue.len() < IN_FLIGHT;
             let input = tokio::select! {
@@ -159,6 +163,7 @@ impl SourceSetup {
                 }
                 Input::Batch(batch) => {
                     let empty = batch.records.is_empty();
+                    quiet = empty && in_flight.queue.is_empty();
                     if let Err(error) = self.take(batch, book, &mut in_flight).await {
                         tracing::warn!(source = %self.gauge.name, %error, "append failed");
                         self.forget(&mut in_flight).await;
@@ -172,6 +177,10 @@ impl SourceSetup {
                 Input::Note => {
                     self.note();
                     self.gauge.set_lag(source.lag().await);
+                    if quiet && passed.is_none_or(|at| at.elapsed() >= NOTE_PASSED_EVERY) {
+                        self.note_passed(source, book).await;
+                        passed = Some(tokio::time::Instant::now());
+                    }
                 }
                 Input::Cancelled => {
                     // Drain: what was taken in is stored and acknowledged before the source is left.
@@ -179,9 +188,13 @@ impl SourceSetup {
                         match self.next_durable(&mut in_flight).await {
                             Ok(Some(token)) => source.acknowledge(token).await?,
                             Ok(None) => {}
-                            Err(_) => break,
+                            Err(_) => {
+                                self.note();
+                                return Ok(Ended::Cancelled);
+                            }
                         }
                     }
+                    self.note_passed(source, book).await;
                     self.note();
                     return Ok(Ended::Cancelled);
                 }
@@ -332,6 +345,21 @@ impl SourceSetup {
                 self.gauge.uncount(oldest.received);
                 Err(error)
             }
+        }
+    }
+
+    /// Keeps a position that no record led to: what lies before it was none of this source's.
+    async fn note_passed(&self, source: &mut dyn Source, book: &Book) {
+        let Some((slot, position)) = source.passed().await else { return };
+        if !book.is_new(&slot, position) {
+            return;
+        }
+        let mut batch = Batch::new();
+        self.gauge.note_anyway(&mut batch);
+        batch.set_position(&self.gauge.name, &slot, position);
+        match self.log.append_lazy(batch) {
+            Ok(_) => book.advance(&slot, position),
+            Err(error) => tracing::debug!(source = %self.gauge.name, %error, "position not noted"),
         }
     }
 
