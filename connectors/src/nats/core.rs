@@ -14,7 +14,7 @@ use super::batch::BatchBuilder;
 use super::config::NatsSourceOptions;
 use super::connect::{Link, connect};
 use super::error::chain;
-use super::exporting::round_trip;
+use super::exporting::{refused, round_trip};
 
 /// Messages that may wait to be taken, per subject pattern; later ones are dropped.
 const WAITING: usize = 4096;
@@ -50,9 +50,7 @@ impl CoreReading {
         }
         // Only a server that has answered after our subscriptions has them.
         round_trip(&link, doing()).await?;
-        if let Some(refusal) = link.events.refusal() {
-            return Err(Fault::new(FaultKind::Misconfigured, "nats-permission", doing(), refusal));
-        }
+        refused(&link, doing()).await?;
         tracing::warn!(
             source,
             "core NATS delivers at most once (accept_at_most_once): what is published while Gravity is away is gone"
@@ -62,6 +60,10 @@ impl CoreReading {
 
     /// Cancel-safe: nothing is taken without being kept.
     pub(super) async fn next_batch(&mut self, limits: BatchLimits) -> Result<SourceBatch, Fault> {
+        if let Some(refusal) = self.link.events.refusal() {
+            let doing = format!("read source {}", self.source);
+            return Err(Fault::new(FaultKind::Misconfigured, "nats-permission", doing, refusal));
+        }
         let overruns = self.link.events.take_overruns();
         if overruns > 0 {
             tracing::warn!(source = %self.source, dropped = overruns, "messages came faster than they were taken in");

@@ -1,22 +1,21 @@
 //! The exporter to a core subject: whoever listens gets it. What the server has read is all that it can confirm.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use async_trait::async_trait;
 use gravity_model::port::export::{Binding, Delivery, Exporter, Message};
 use gravity_model::{Fault, FaultKind};
 use hashbrown::HashSet;
-use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::Mutex;
 
 use super::config::NatsExporterOptions;
 use super::connect::{Link, connect};
 use super::error::chain;
-use super::exporting::{all_failed, copy, headers, round_trip, too_large};
+use super::exporting::{all_failed, copy, headers, refused, round_trip, too_large};
 
 /// What may wait in a subscription of ours: one echo.
 const WAITING: usize = 16;
-/// A refusal comes before the server's answer, but on another way through the client: it is waited for once per connection.
-const REFUSAL_SHOWS: Duration = Duration::from_millis(50);
 
 /// Sends to one subject.
 pub struct NatsExporter {
@@ -28,7 +27,7 @@ pub struct NatsExporter {
 /// A connection, and whether anything of it was confirmed yet.
 struct Confirmed {
     link: Link,
-    proven: std::sync::atomic::AtomicBool,
+    proven: AtomicBool,
 }
 
 impl NatsExporter {
@@ -43,7 +42,7 @@ impl NatsExporter {
         }
         *held = None;
         let link = connect(&format!("exporter {}", self.name), &self.options.connection, WAITING).await?;
-        let link = Arc::new(Confirmed { link, proven: std::sync::atomic::AtomicBool::new(false) });
+        let link = Arc::new(Confirmed { link, proven: AtomicBool::new(false) });
         *held = Some(Arc::clone(&link));
         Ok(link)
     }
@@ -99,13 +98,12 @@ impl NatsExporter {
 
     async fn confirm(&self, confirmed: &Confirmed) -> Result<(), Fault> {
         round_trip(&confirmed.link, self.doing()).await?;
-        if !confirmed.proven.swap(true, std::sync::atomic::Ordering::Relaxed) {
-            tokio::time::sleep(REFUSAL_SHOWS).await;
+        // What may be published does not change while a connection lasts: it is waited for once.
+        if !confirmed.proven.load(Ordering::Relaxed) {
+            refused(&confirmed.link, self.doing()).await?;
+            confirmed.proven.store(true, Ordering::Relaxed);
         }
-        match confirmed.link.events.refusal() {
-            Some(refusal) => Err(Fault::new(FaultKind::Misconfigured, "nats-permission", self.doing(), refusal)),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 

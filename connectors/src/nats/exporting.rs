@@ -1,5 +1,7 @@
 //! What both exporters share: a message as NATS carries it, its size, and the server's word that it has read all we sent.
 
+use std::time::Duration;
+
 use async_nats::HeaderMap;
 use futures::StreamExt;
 use gravity_model::port::export::{Delivery, Message};
@@ -9,6 +11,8 @@ use tokio::time::Instant;
 use super::batch::MESSAGE_ID;
 use super::connect::{ASK_LIMIT, Link};
 use super::error::chain;
+
+const REFUSAL_SHOWS: Duration = Duration::from_millis(100);
 
 /// The message's headers, its content type, and the id that is the same on every retry.
 pub(super) fn headers(message: &Message) -> HeaderMap {
@@ -63,6 +67,16 @@ pub(super) async fn round_trip(link: &Link, doing: String) -> Result<(), Fault> 
             let detail = format!("the server did not answer within {ASK_LIMIT:?}");
             Err(link.explain(Fault::new(FaultKind::Disconnected, "nats-no-answer", doing, detail)))
         }
+    }
+}
+
+/// After a round trip: has the server refused something of what it read? Its refusal comes before its answer, but through the
+/// client on another way, so it is given a moment.
+pub(super) async fn refused(link: &Link, doing: String) -> Result<(), Fault> {
+    tokio::time::sleep(REFUSAL_SHOWS).await;
+    match link.events.refusal() {
+        Some(refusal) => Err(Fault::new(FaultKind::Misconfigured, "nats-permission", doing, refusal)),
+        None => Ok(()),
     }
 }
 

@@ -46,7 +46,7 @@ pub struct NatsSource {
 
 enum Reading {
     Stream(Box<StreamReading>),
-    Core(CoreReading),
+    Core(Box<CoreReading>),
 }
 
 /// A stream that is being read.
@@ -151,7 +151,8 @@ impl Source for NatsSource {
                 Reading::Stream(Box::new(reading))
             }
             NatsReading::Core { queue_group } => {
-                Reading::Core(CoreReading::open(&self.name, &self.options, queue_group.as_deref()).await?)
+                let reading = CoreReading::open(&self.name, &self.options, queue_group.as_deref()).await?;
+                Reading::Core(Box::new(reading))
             }
         });
         Ok(())

@@ -179,7 +179,7 @@ pub(super) fn check_filters(
     if has_filters(&config, filters) {
         return Ok(());
     }
-    let found = printable(&[&[config.filter_subject.clone()], &config.filter_subjects[..]].concat().join(" "));
+    let found = printable(&format!("{} {}", config.filter_subject, config.filter_subjects.join(" ")));
     let detail = format!("the consumer filters by {:?}, wanted is {filters:?}", found.trim());
     Err(Fault::new(FaultKind::Misconfigured, "nats-filter", doing(), detail))
 }
