@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 #
 # A server file sets VARIABLE (the environment variable that names the server for tests), address (its value for
-# our own), and defines missing_packages, install, start, ready. It may override stop_signal, stop, crash, own_dir.
+# our own), and defines missing_packages, install, start, ready. It may override lacking, stop_signal, stop, crash, own_dir.
 
 # Folder of the server's data, log and pid file. Our callers set NAME.
 HOME_DIR=$WORK/servers/$NAME
@@ -12,6 +12,8 @@ READY_WITHIN=90
 stop_signal=TERM
 
 missing_packages() { :; }
+# Says why this machine cannot have the server, and then it is skipped; fails where it can.
+lacking() { return 1; }
 install() { :; }
 
 # Start time of a process in clock ticks since boot, nothing when it is gone or a zombie. With the pid it names one process for ever.

@@ -22,6 +22,11 @@ pub trait ExportRig: Send + Sync {
     /// An exporter that leads nowhere.
     fn unreachable(&self) -> Box<dyn Exporter>;
 
+    /// True where the target itself knows a repeat by its id and keeps the first.
+    fn knows_repeats(&self) -> bool {
+        false
+    }
+
     /// Everything that arrived, duplicates included, in order per key.
     async fn arrived(&self) -> Vec<Arrived>;
 }
@@ -145,8 +150,9 @@ pub async fn e1_a_resent_message_has_the_same_id(rig: &dyn ExportRig) {
         exporter.close().await;
     }
     let arrived = rig.arrived().await;
-    assert_eq!(arrived.iter().map(|message| message.id.as_str()).collect::<Vec<_>>(), ["id-000007", "id-000007"]);
-    assert_eq!(arrived[0], arrived[1]);
+    let times = if rig.knows_repeats() { 1 } else { 2 };
+    assert_eq!(arrived.iter().map(|message| message.id.as_str()).collect::<Vec<_>>(), vec!["id-000007"; times]);
+    assert_eq!(arrived.first(), arrived.last());
 }
 
 /// E5: one refused message holds back its key and nothing else.

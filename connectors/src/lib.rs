@@ -7,11 +7,17 @@ pub mod kafka;
 pub mod memory;
 #[cfg(feature = "sql")]
 pub mod mysql;
+#[cfg(feature = "nats")]
+pub mod nats;
 #[cfg(feature = "sql")]
 pub mod postgres;
+#[cfg(any(feature = "kafka", feature = "nats"))]
+mod printable;
 #[cfg(feature = "sql")]
 mod sql;
 #[cfg(feature = "sql")]
 pub use sql::Bookkeeping;
 #[cfg(feature = "sql")]
 pub mod sqlite;
+#[cfg(any(feature = "http", feature = "nats"))]
+mod tls;

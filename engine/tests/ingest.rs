@@ -2,9 +2,16 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use gravity_connectors::memory::source::Published;
-use gravity_engine::{IntakeError, IntakeRequest};
+use gravity_engine::{Engine, IntakeError, IntakeRequest, SourcePort};
+use gravity_log::EventLog;
+use gravity_model::Fault;
+use gravity_model::port::source::{
+    AckToken, BatchLimits, Position, PositionBook, Slot, Source, SourceBatch, SourceRecord, Span, Start,
+};
 use support::{Rig, USERS, changed, eventually, in_step, post, route};
 
 fn message(key: &str, payload: &str) -> Published {
@@ -152,4 +159,84 @@ async fn o6_a_full_disk_loses_nothing_and_intake_resumes() {
     assert_eq!(source.received - source.duplicates, 5);
     eventually(|| rig.broker.acknowledged(0) == 5, || "acknowledged late".to_owned()).await;
     engine.shutdown().await;
+}
+
+/// Delivers one batch whose two subjects share one position, the furthest record under the first of them.
+struct TwoSubjects {
+    given: bool,
+    /// Where the stream has gone on to by messages that are none of ours.
+    passed: Option<u64>,
+}
+
+#[async_trait::async_trait]
+impl Source for TwoSubjects {
+    async fn connect(&mut self, _book: Arc<dyn PositionBook>, _start: Start) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn next_batch(&mut self, limits: BatchLimits) -> Result<SourceBatch, Fault> {
+        if std::mem::replace(&mut self.given, true) {
+            tokio::time::sleep(limits.max_wait).await;
+            return Ok(SourceBatch::default());
+        }
+        let mut batch = SourceBatch::default();
+        for subject in ["users.eu", "users.us"] {
+            batch.slots.push(Slot { position: Some("STREAM/1".into()), subject: subject.into() });
+        }
+        for (slot, next) in [(0, 2), (1, 3), (0, 4)] {
+            let payload = Some(batch.store(changed(next as i64, "a").as_bytes()));
+            let position = Position { next, detail: 0 };
+            let (key, headers, time) = (None, Span::default(), None);
+            batch.records.push(SourceRecord { payload, key, headers, time, slot, position });
+        }
+        Ok(batch)
+    }
+
+    async fn acknowledge(&mut self, _token: AckToken) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn note_end(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn has_passed_end(&mut self) -> Result<bool, Fault> {
+        Ok(self.given)
+    }
+
+    async fn passed(&mut self) -> Option<(Arc<str>, Position)> {
+        let next = self.passed.filter(|_| self.given)?;
+        Some(("STREAM/1".into(), Position { next, detail: 0 }))
+    }
+
+    async fn close(&mut self) {}
+}
+
+/// Next position in the log once three records of two subjects were stored, and after the drain of a shutdown.
+async fn stored_position(passed: Option<u64>) -> (u64, u64) {
+    let rig = Rig::new(USERS);
+    let mut parts = rig.parts();
+    parts.sources.retain(|source| source.name == "bus");
+    parts.sources[0].port = SourcePort::Pull(Box::new(TwoSubjects { given: false, passed }));
+    let engine = Engine::start(parts).await.expect("starts");
+    eventually(|| rig.rows().len() == 3, || format!("{:?}", engine.status())).await;
+    let next = || {
+        let positions = rig.memory_log().positions("bus");
+        assert_eq!(positions.len(), 1, "{positions:?}");
+        positions[0].1.next
+    };
+    let stored = next();
+    engine.shutdown().await;
+    (stored, next())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_that_several_subjects_share_never_goes_back() {
+    assert_eq!(stored_position(None).await, (4, 4), "not 3, where the second subject stood");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_source_passed_without_a_record_is_kept_in_the_log() {
+    assert_eq!(stored_position(Some(9)).await.1, 9);
+    assert_eq!(stored_position(Some(2)).await.1, 4, "never back");
 }

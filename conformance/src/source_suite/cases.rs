@@ -24,25 +24,7 @@ fn only_slot(book: &Book) -> String {
 }
 
 pub async fn every_record_arrives_as_published(rig: &dyn SourceRig) {
-    let time = Some(1_700_000_000_123_000);
-    let odd = vec![
-        Published { payload: Some(b"plain".to_vec()), time, ..Published::default() },
-        Published { key: Some(b"k".to_vec()), payload: None, time, ..Published::default() },
-        Published { key: None, payload: None, time, ..Published::default() },
-        Published { key: Some(Vec::new()), payload: Some(Vec::new()), time, ..Published::default() },
-        Published {
-            key: Some(vec![0, 255, 10]),
-            payload: Some((0..=255).collect()),
-            headers: vec![
-                ("a".to_owned(), b"1".to_vec()),
-                ("b".to_owned(), vec![0, 255]),
-                ("a".to_owned(), b"2".to_vec()),
-                ("empty".to_owned(), Vec::new()),
-            ],
-            time,
-        },
-        Published { payload: Some(vec![b'x'; 900_000]), time, ..Published::default() },
-    ];
+    let odd = rig.odd_messages();
     rig.publish(0, odd.clone()).await;
     let book = Arc::new(Book::default());
     let mut source = connected(rig, &book, Start::Earliest).await;
@@ -51,7 +33,7 @@ pub async fn every_record_arrives_as_published(rig: &dyn SourceRig) {
     let taken: Vec<Published> = book.taken().into_iter().map(|taken| taken.message).collect();
     assert_eq!(taken.len(), odd.len());
     for (taken, published) in taken.iter().zip(&odd) {
-        assert_eq!(taken, published);
+        assert!(rig.same(taken, published), "{taken:?} instead of {published:?}");
     }
 }
 
@@ -59,7 +41,8 @@ pub async fn each_slot_keeps_its_order(rig: &dyn SourceRig) {
     let mut expected = BTreeMap::new();
     for partition in 0..4 {
         rig.publish(partition, messages(&format!("p{partition}"), 500)).await;
-        expected.insert(partition, (0..500).map(|index| format!("p{partition}-{index}")).collect::<Vec<_>>());
+        let payloads = (0..500).map(|index| format!("p{partition}-{index}"));
+        expected.entry(rig.slot_number(partition)).or_insert_with(Vec::new).extend(payloads);
     }
     let book = Arc::new(Book::default());
     let mut source = connected(rig, &book, Start::Earliest).await;
@@ -84,13 +67,16 @@ pub async fn reading_goes_on_where_the_book_stands(rig: &dyn SourceRig) {
     // Everything is acknowledged, but the log lost its newest part: it must be read again.
     let older = Arc::new(book.reopened());
     for (slot, _) in book.positions() {
-        older.set(&slot, if rig.partition_of(&slot) == 0 { 40 } else { 100 });
+        older.set(&slot, rig.first_offset() + if rig.partition_of(&slot) == 0 { 40 } else { 100 });
+    }
+    let mut expected: Vec<String> = (40..100).map(|index| format!("a-{index}")).collect();
+    if rig.slot_number(1) == rig.slot_number(0) {
+        expected.extend((0..100).map(|index| format!("b-{index}")));
     }
     let mut source = connected(rig, &older, Start::Latest).await;
-    read_until(&mut *source, &older, 60, true).await.expect("read again");
+    read_until(&mut *source, &older, expected.len(), true).await.expect("read again");
     expect_silence(&mut *source, &older, Duration::from_millis(500)).await;
     source.close().await;
-    let expected: Vec<String> = (40..100).map(|index| format!("a-{index}")).collect();
     assert_eq!(older.payloads(), expected);
 }
 
@@ -195,6 +181,10 @@ pub async fn a_dropped_wait_loses_nothing(rig: &dyn SourceRig) {
 }
 
 pub async fn acknowledged_is_only_what_was_named(rig: &dyn SourceRig) {
+    if !rig.keeps_acknowledgements() {
+        println!("skipped: this broker keeps no acknowledgements");
+        return;
+    }
     rig.publish(0, messages("a", 30)).await;
     let book = Arc::new(Book::default());
     let mut source = connected(rig, &book, Start::Earliest).await;
@@ -216,6 +206,10 @@ pub async fn acknowledged_is_only_what_was_named(rig: &dyn SourceRig) {
 }
 
 pub async fn a_token_of_an_earlier_connection_is_ignored(rig: &dyn SourceRig) {
+    if !rig.keeps_acknowledgements() {
+        println!("skipped: this broker keeps no acknowledgements");
+        return;
+    }
     rig.publish(0, messages("a", 10)).await;
     let book = Arc::new(Book::default());
     let mut source = connected(rig, &book, Start::Earliest).await;
@@ -234,7 +228,7 @@ pub async fn a_token_of_an_earlier_connection_is_ignored(rig: &dyn SourceRig) {
     read_until(&mut *source, &empty, 10, false).await.expect("read again");
     source.acknowledge(token).await.expect("an old token is no error");
     source.close().await;
-    assert_eq!(rig.acknowledged(0).await, 0, "S10: a token dies with its connection");
+    assert_eq!(rig.acknowledged(0).await, rig.first_offset(), "S10: a token dies with its connection");
 }
 
 pub async fn s5_a_new_partition_starts_at_its_beginning(rig: &dyn SourceRig) {
@@ -420,7 +414,7 @@ pub async fn the_end_is_passed_behind_a_gap(rig: &dyn SourceRig) {
 /// Retention took everything: the end is a number, but no record leads to it.
 pub async fn the_end_of_an_emptied_partition_is_passed(rig: &dyn SourceRig) {
     rig.publish(0, messages("a", 20)).await;
-    rig.trim(0, 20).await;
+    rig.trim(0, rig.first_offset() + 20).await;
     let book = Arc::new(Book::default());
     let mut source = connected(rig, &book, Start::Earliest).await;
     source.note_end().await.expect("note the end");

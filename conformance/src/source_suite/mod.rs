@@ -42,6 +42,49 @@ pub trait SourceRig: Send + Sync {
 
     /// Number of the partition in a slot's name.
     fn partition_of(&self, slot: &str) -> u32;
+
+    /// Number of the slot that a partition lies in: its own, or the only one of a protocol without partitions.
+    fn slot_number(&self, partition: u32) -> u32 {
+        partition
+    }
+
+    /// Offset of the first record of all.
+    fn first_offset(&self) -> u64 {
+        0
+    }
+
+    /// False where the broker keeps nothing for its readers.
+    fn keeps_acknowledgements(&self) -> bool {
+        true
+    }
+
+    /// Everything odd that a message of this protocol can be.
+    fn odd_messages(&self) -> Vec<Published> {
+        let time = Some(1_700_000_000_123_000);
+        vec![
+            Published { payload: Some(b"plain".to_vec()), time, ..Published::default() },
+            Published { key: Some(b"k".to_vec()), payload: None, time, ..Published::default() },
+            Published { key: None, payload: None, time, ..Published::default() },
+            Published { key: Some(Vec::new()), payload: Some(Vec::new()), time, ..Published::default() },
+            Published {
+                key: Some(vec![0, 255, 10]),
+                payload: Some((0..=255).collect()),
+                headers: vec![
+                    ("a".to_owned(), b"1".to_vec()),
+                    ("b".to_owned(), vec![0, 255]),
+                    ("a".to_owned(), b"2".to_vec()),
+                    ("empty".to_owned(), Vec::new()),
+                ],
+                time,
+            },
+            Published { payload: Some(vec![b'x'; 900_000]), time, ..Published::default() },
+        ]
+    }
+
+    /// Is what was taken what was published, as far as the protocol carries it?
+    fn same(&self, taken: &Published, published: &Published) -> bool {
+        taken == published
+    }
 }
 
 /// Limits that leave the source its freedom.
@@ -106,21 +149,28 @@ pub async fn read_to_fault(source: &mut dyn Source, book: &Arc<Book>) -> Fault {
 /// or `None` after it has printed why it cannot.
 #[macro_export]
 macro_rules! source_suite {
+    // Every source with positions that the broker lets it go back to.
     ($rig:path) => {
+        $crate::source_suite!(queue $rig);
+        $crate::source_suite!(@cases $rig;
+            reading_goes_on_where_the_book_stands(2),
+            o2_a_new_consumer_reads_on_without_loss(1),
+            s5_a_new_partition_starts_at_its_beginning(1),
+            latest_skips_what_was_there_and_nothing_else(1),
+            s6_retention_past_the_book_halts(1),
+        );
+    };
+    // A broker that forgets what was acknowledged.
+    (queue $rig:path) => {
         $crate::source_suite!(@cases $rig;
             every_record_arrives_as_published(1),
             each_slot_keeps_its_order(4),
-            reading_goes_on_where_the_book_stands(2),
             a_book_ahead_of_the_acknowledgement_makes_no_duplicate(1),
-            o2_a_new_consumer_reads_on_without_loss(1),
             gaps_are_normal(1),
             limits_hold(1),
             a_dropped_wait_loses_nothing(2),
             acknowledged_is_only_what_was_named(1),
             a_token_of_an_earlier_connection_is_ignored(1),
-            s5_a_new_partition_starts_at_its_beginning(1),
-            latest_skips_what_was_there_and_nothing_else(1),
-            s6_retention_past_the_book_halts(1),
             s6_a_book_beyond_the_end_halts(1),
             s6_a_recreated_topic_halts(1),
             s6_a_recreated_topic_halts_while_reading(1),

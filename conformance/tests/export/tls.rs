@@ -1,10 +1,10 @@
 //! Verified TLS of the HTTP exporter: an unknown authority and a wrong name are refused.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gravity_conformance::certificate::certificate;
 use gravity_conformance::export_suite::{is_delivered, kind, numbered};
 use gravity_conformance::local_http::{LocalHttp, Reply};
 use gravity_connectors::http::{HttpExporter, HttpExporterOptions, Limits};
@@ -12,27 +12,6 @@ use gravity_model::FaultKind;
 use gravity_model::port::export::{Delivery, Exporter};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
-/// A self-signed certificate for a name, made by openssl; `None` after saying that there is none.
-fn certificate(folder: &Path, name: &str, alternative: &str) -> Option<(PathBuf, PathBuf)> {
-    let (cert, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
-        .args(["-subj", "/CN=gravity test", "-addext", "basicConstraints=critical,CA:FALSE"])
-        .args(["-addext", &format!("subjectAltName={alternative}"), "-keyout"])
-        .args([key.as_os_str(), "-out".as_ref(), cert.as_os_str()])
-        .output();
-    match made {
-        Ok(made) => {
-            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-            Some((cert, key))
-        }
-        Err(_) => {
-            println!("skipped: openssl is not installed, so there is no certificate to refuse");
-            None
-        }
-    }
-}
 
 async fn server(cert: &Path, key: &Path) -> LocalHttp {
     let chain: Vec<_> =

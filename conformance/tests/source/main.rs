@@ -1,4 +1,8 @@
-//! The source port's contract over the memory double and a real Kafka, and what only Kafka has.
+//! The source port's contract over the memory double, a real Kafka and a real NATS, and what only one of them has.
 
 mod kafka;
 mod memory;
+mod nats;
+mod nats_core;
+mod nats_queue;
+mod nats_sign_in;

@@ -1,14 +1,13 @@
 //! What a `restful_api` exporter is told, checked before anything is sent.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use gravity_model::{Fault, FaultKind};
 use reqwest::Url;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+
+use crate::tls::TlsFiles;
 
 /// A `restful_api` entry of exporter.json.
 #[derive(Clone, Debug, Default)]
@@ -69,47 +68,8 @@ impl HttpExporterOptions {
 
     /// Verified TLS: the system's authorities, or those of `ca_file` alone.
     pub fn tls(&self, name: &str) -> Result<ClientConfig, Fault> {
-        let doing = || format!("configure TLS of exporter {name}");
-        let refuse = |what: &str, error: &dyn std::fmt::Display| {
-            Fault::new(FaultKind::Misconfigured, "http-tls", doing(), format!("{what}: {error}"))
-        };
-        let mut roots = RootCertStore::empty();
-        match &self.ca_file {
-            Some(file) => {
-                let place = format!("caFile {}", file.display());
-                for certificate in CertificateDer::pem_file_iter(file).map_err(|error| refuse(&place, &error))? {
-                    let certificate = certificate.map_err(|error| refuse(&place, &error))?;
-                    roots.add(certificate).map_err(|error| refuse(&place, &error))?;
-                }
-                if roots.is_empty() {
-                    return Err(refuse(&place, &"no certificate in it"));
-                }
-            }
-            None => {
-                // A system without authorities refuses every https endpoint when it is used; http endpoints need none.
-                for certificate in rustls_native_certs::load_native_certs().certs {
-                    if let Err(error) = roots.add(certificate) {
-                        tracing::debug!(exporter = name, error = %error, "a system certificate was left out");
-                    }
-                }
-            }
-        }
-        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| refuse("protocol versions", &error))?
-            .with_root_certificates(roots);
-        let (Some(cert_file), Some(key_file)) = (&self.cert_file, &self.key_file) else {
-            if self.cert_file.is_some() || self.key_file.is_some() {
-                return Err(refuse("certFile and keyFile", &"one of them is missing"));
-            }
-            return Ok(builder.with_no_client_auth());
-        };
-        let chain: Result<Vec<_>, _> =
-            CertificateDer::pem_file_iter(cert_file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        let chain = chain.map_err(|error| refuse(&format!("certFile {}", cert_file.display()), &error))?;
-        let key = PrivateKeyDer::from_pem_file(key_file)
-            .map_err(|error| refuse(&format!("keyFile {}", key_file.display()), &error))?;
-        builder.with_client_auth_cert(chain, key).map_err(|error| refuse("certFile and keyFile", &error))
+        let (ca, cert, key) = (self.ca_file.clone(), self.cert_file.clone(), self.key_file.clone());
+        TlsFiles { ca, cert, key }.client_config(&format!("exporter {name}"), "http-tls")
     }
 }
 

@@ -3,6 +3,8 @@
 use gravity_model::{Fault, FaultKind};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
+pub(crate) use crate::printable::printable;
+
 /// Kind of a code where no more is known about what was being done.
 pub fn kind_of(code: Code) -> FaultKind {
     match code {
@@ -67,20 +69,9 @@ pub fn code_name(code: Code) -> String {
     format!("kafka-{code:?}")
 }
 
-/// What a broker says is hostile text (T23): control characters never reach a terminal or a log line.
-pub fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).take(500).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn t23_broker_text_is_escaped_and_bounded() {
-        assert_eq!(printable("a\u{1b}[31mb\nc"), "a\\u{1b}[31mb\\nc");
-        assert_eq!(printable(&"x".repeat(2000)).len(), 500);
-    }
 
     #[test]
     fn history_and_fencing_are_never_retried() {

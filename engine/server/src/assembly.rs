@@ -8,6 +8,7 @@ use gravity_connectors::kafka::{
     KafkaConnection, KafkaExporter, KafkaExporterOptions, KafkaSource, KafkaSourceOptions,
 };
 use gravity_connectors::mysql::{MySqlOptions, MySqlViews};
+use gravity_connectors::nats::{JetStreamExporter, NatsExporter, NatsSource};
 use gravity_connectors::postgres::{PostgresOptions, PostgresViews, TlsMode};
 use gravity_connectors::sqlite::{SqliteOptions, SqliteViews};
 use gravity_engine::{
@@ -21,6 +22,7 @@ use gravity_model::{Fault, LogId};
 use gravity_rules::diagnose::{Finding, Findings, Severity};
 use gravity_rules::{Context, DatabaseContext, DatabaseKind, Ddl as RulesDdl, RuleSet};
 
+use crate::assembly_nats;
 use crate::config::database::{Bookkeeping, DatabaseEntry, Ddl, MySqlKeys, PostgresKeys, RouteKeys, SqliteKeys};
 use crate::config::exporter::{DeliveryKeys, ExporterEntry, FormatWord, KafkaExporterKeys, OnRefused, RestfulApiKeys};
 use crate::config::source::{EnvelopeWord, IntakeKeys, KafkaSourceKeys, SourceEntry, StartWord};
@@ -149,14 +151,14 @@ fn exposed(secret: &Option<Secret>) -> String {
 }
 
 /// TLS files, relative to the config directory.
-struct TlsPaths {
-    ca: Option<std::path::PathBuf>,
-    cert: Option<std::path::PathBuf>,
-    key: Option<std::path::PathBuf>,
+pub(crate) struct TlsPaths {
+    pub ca: Option<std::path::PathBuf>,
+    pub cert: Option<std::path::PathBuf>,
+    pub key: Option<std::path::PathBuf>,
 }
 
 impl TlsPaths {
-    fn of(config: &Config, keys: &TransportKeys) -> TlsPaths {
+    pub(crate) fn of(config: &Config, keys: &TransportKeys) -> TlsPaths {
         let path = |written: &Option<String>| written.as_ref().map(|written| config.path(written));
         TlsPaths { ca: path(&keys.ca_file), cert: path(&keys.cert_file), key: path(&keys.key_file) }
     }
@@ -228,7 +230,10 @@ fn source(config: &Config, name: &str, entry: &SourceEntry, log_id: LogId) -> Re
             SourcePort::Pull(Box::new(KafkaSource::new(name, kafka_source(config, keys, log_id))))
         }
         SourceEntry::Http(_) => SourcePort::Push,
-        SourceEntry::Nats(_) | SourceEntry::RabbitMq(_) => return Err(lacking(entry.kind())),
+        SourceEntry::Nats(keys) => {
+            SourcePort::Pull(Box::new(NatsSource::new(name, assembly_nats::source(config, keys, log_id))))
+        }
+        SourceEntry::RabbitMq(_) => return Err(lacking(entry.kind())),
     };
     let keys = entry.intake();
     Ok(SourceSpec {
@@ -321,9 +326,11 @@ fn exporter(config: &Config, name: &str, entry: &ExporterEntry) -> Result<Export
     let exporter: Arc<dyn gravity_model::port::export::Exporter> = match entry {
         ExporterEntry::Kafka(keys) => Arc::new(KafkaExporter::new(name, kafka_exporter(config, keys))),
         ExporterEntry::RestfulApi(keys) => Arc::new(HttpExporter::new(name, &restful_api(config, keys))?),
-        ExporterEntry::Nats(_) | ExporterEntry::JetStream(_) | ExporterEntry::RabbitMq(_) => {
-            return Err(lacking(entry.kind()));
+        ExporterEntry::Nats(keys) => Arc::new(NatsExporter::new(name, assembly_nats::core_exporter(config, keys))),
+        ExporterEntry::JetStream(keys) => {
+            Arc::new(JetStreamExporter::new(name, assembly_nats::jetstream_exporter(config, keys)))
         }
+        ExporterEntry::RabbitMq(_) => return Err(lacking(entry.kind())),
     };
     let DeliveryKeys { format, on_refused, .. } = entry.delivery();
     Ok(ExporterSpec {
@@ -339,16 +346,10 @@ fn exporter(config: &Config, name: &str, entry: &ExporterEntry) -> Result<Export
 }
 
 fn kafka_exporter(config: &Config, keys: &KafkaExporterKeys) -> KafkaExporterOptions {
-    // A v6 literal needs brackets before its port.
-    let host = if keys.host.contains(':') && !keys.host.starts_with('[') {
-        format!("[{}]", keys.host)
-    } else {
-        keys.host.clone()
-    };
     KafkaExporterOptions {
         connection: kafka_connection(
             config,
-            vec![format!("{host}:{}", keys.port.unwrap_or(9092))],
+            vec![with_port(&keys.host, keys.port.unwrap_or(9092))],
             &keys.transport,
             keys.username.as_deref(),
             &keys.password,
@@ -356,6 +357,11 @@ fn kafka_exporter(config: &Config, keys: &KafkaExporterKeys) -> KafkaExporterOpt
         ),
         topic: keys.topic.clone(),
     }
+}
+
+/// `host:port`; a v6 literal needs brackets before its port.
+pub(crate) fn with_port(host: &str, port: u16) -> String {
+    if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 fn restful_api(config: &Config, keys: &RestfulApiKeys) -> HttpExporterOptions {

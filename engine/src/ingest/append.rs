@@ -40,6 +40,8 @@ impl Append {
 
     /// The positions become durable with the events.
     pub fn set_positions(&mut self, source: &str, slots: &[Slot]) {
+        // Several subjects may share one position, and it must not go backwards: the furthest comes last.
+        self.positions.sort_unstable_by_key(|(_, position)| position.next);
         for (slot, position) in self.positions.drain(..) {
             if let Some(name) = &slots[usize::from(slot)].position {
                 self.batch.set_position(source, name, position);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gravity_log::{Batch, Epoch, EventLog, LogError, ReadLimits, SequenceRange, Ticket};
+use gravity_model::port::source::Position;
 use gravity_model::{EventKind, Recorded, Sequence};
 use parking_lot::Mutex;
 
@@ -132,18 +133,38 @@ impl SourceGauge {
         let received = counts.settled.received + counts.in_flight;
         let now = SourceCounters { received, ..counts.settled };
         let is_near = last.get().saturating_sub(counts.noted_at.get()) < NOTED_WITHIN;
-        if counts.in_doubt > 0 || (counts.noted == Some(now) && is_near) {
-            return;
+        if counts.in_doubt == 0 && !(counts.noted == Some(now) && is_near) {
+            self.write_note(&mut counts, now, Batch::new(), log);
         }
+    }
+
+    /// Notes a position that no record led to, with the counters: it needs an entry to travel with. False where it cannot be
+    /// noted now.
+    pub fn note_position(&self, log: &dyn EventLog, slot: &str, position: Position) -> bool {
+        let mut counts = self.counts.lock();
+        if counts.in_doubt > 0 {
+            return false;
+        }
+        let received = counts.settled.received + counts.in_flight;
+        let now = SourceCounters { received, ..counts.settled };
         let mut batch = Batch::new();
+        batch.set_position(&self.name, slot, position);
+        self.write_note(&mut counts, now, batch, log)
+    }
+
+    fn write_note(&self, counts: &mut Counts, now: SourceCounters, mut batch: Batch, log: &dyn EventLog) -> bool {
         control::put(&mut batch, control::SOURCE, &self.name, &now, None);
         if let (Some(epoch), 1..) = (counts.epoch, counts.in_flight) {
             batch.require(epoch);
         }
         match log.append_lazy(batch) {
             Ok(range) => (counts.noted, counts.noted_at) = (Some(now), range.last),
-            Err(error) => tracing::debug!(source = %self.name, %error, "counters not noted"),
+            Err(error) => {
+                tracing::debug!(source = %self.name, %error, "counters not noted");
+                return false;
+            }
         }
+        true
     }
 
     /// What was noted last may not have reached the disk.

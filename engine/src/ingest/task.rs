@@ -6,7 +6,7 @@ use std::time::Duration;
 use gravity_log::{EventLog, Health, LogError};
 use gravity_model::port::source::{BatchLimits, Slot, Source, SourceBatch, Start};
 use gravity_model::{Fault, Policy};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::ingest::append::Append;
@@ -26,6 +26,8 @@ const IN_FLIGHT: usize = 16;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A source that is never empty is asked this often, in looks, whether it passed its end: the answer may cost a round trip.
 const LOOKS_PER_END: u32 = 5;
+/// Positions that moved without a record are noted at most this often: an idle engine appends next to nothing.
+const NOTE_PASSED_EVERY: Duration = Duration::from_secs(60);
 /// What is in flight when the engine stops is waited for this long. What the disk takes later is in the log all the same,
 /// with its positions, and is not acknowledged.
 pub const DRAIN_WITHIN: Duration = Duration::from_secs(5);
@@ -179,6 +181,8 @@ impl SourceSetup {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks = 0;
         let (mut has_passed_end, mut is_full) = (false, false);
+        // Nothing came at the last look, and when that was last used to note a position.
+        let (mut is_quiet, mut passed) = (false, None::<Instant>);
         loop {
             if has_passed_end && in_flight.is_empty() {
                 return Ok(Ended::AtEnd);
@@ -206,6 +210,7 @@ impl SourceSetup {
                 Input::Durable(Err(_)) => return Ok(Ended::LogFailed),
                 Input::Batch(batch) => {
                     may_be_at_end = batch.records.is_empty();
+                    is_quiet = may_be_at_end && in_flight.is_empty();
                     if let Err(error) = self.take(batch, book, in_flight).await
                         && !self.cancel.is_cancelled()
                     {
@@ -215,11 +220,18 @@ impl SourceSetup {
                 }
                 Input::Look => {
                     self.gauge.set_lag(source.lag().await);
+                    if is_quiet && passed.is_none_or(|at| at.elapsed() >= NOTE_PASSED_EVERY) {
+                        self.note_passed(source, book).await;
+                        passed = Some(Instant::now());
+                    }
                     looks += 1;
                     may_be_at_end = looks % LOOKS_PER_END == 0;
                 }
                 Input::Cancelled => {
                     self.drain(source, in_flight).await?;
+                    if in_flight.is_empty() {
+                        self.note_passed(source, book).await;
+                    }
                     return Ok(Ended::Cancelled);
                 }
             }
@@ -239,6 +251,14 @@ impl SourceSetup {
             }
         }
         Ok(())
+    }
+
+    /// Keeps a position that no record led to: what lies before it was none of this source's.
+    async fn note_passed(&self, source: &mut dyn Source, book: &Book) {
+        let Some((slot, position)) = source.passed().await else { return };
+        if book.is_new(&slot, position) && self.gauge.note_position(&*self.log, &slot, position) {
+            book.advance(&slot, position);
+        }
     }
 
     fn show_full(&self, is_full: bool) {

@@ -124,6 +124,12 @@ pub trait Source: Send {
         None
     }
 
+    /// A slot and a position in it that is passed although no record led there: what lies before it is none of ours, or was
+    /// there before a `latest` start. Asked now and then while nothing comes; the engine keeps it in the log.
+    async fn passed(&mut self) -> Option<(Arc<str>, Position)> {
+        None
+    }
+
     /// Leaves the group or channel in an orderly way. Idempotent.
     async fn close(&mut self);
 }

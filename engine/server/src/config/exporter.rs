@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::secret::Secret;
-use super::shared::{SaslMechanism, TransportKeys};
+use super::shared::{NatsSignInKeys, SaslMechanism, TransportKeys};
 use super::tag;
 
 /// The whole file.
@@ -144,7 +144,7 @@ pub struct RestfulApiKeys {
     pub delivery: DeliveryKeys,
 }
 
-/// Core NATS.
+/// A core NATS subject: who listens gets it, and nobody else.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct NatsExporterKeys {
@@ -154,10 +154,8 @@ pub struct NatsExporterKeys {
     /// 4222 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub username: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub password: Option<Secret>,
+    #[serde(flatten)]
+    pub sign_in: NatsSignInKeys,
     pub subject: String,
     #[serde(flatten)]
     pub transport: TransportKeys,
@@ -175,11 +173,12 @@ pub struct JetStreamExporterKeys {
     /// 4222 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub username: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub password: Option<Secret>,
+    #[serde(flatten)]
+    pub sign_in: NatsSignInKeys,
     pub subject: String,
+    /// The stream that must take the subject. Any one by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
     #[serde(flatten)]
     pub transport: TransportKeys,
     #[serde(flatten)]

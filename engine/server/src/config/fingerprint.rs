@@ -9,6 +9,7 @@ use super::Config;
 use super::database::DatabaseEntry;
 use super::exporter::ExporterEntry;
 use super::secret::Secret;
+use super::shared::NatsSignInKeys;
 use super::source::SourceEntry;
 
 /// Says whether something is as it was; tells nothing about it.
@@ -27,13 +28,13 @@ pub struct Fingerprints {
 impl Fingerprints {
     pub fn of(config: &Config) -> Fingerprints {
         let sources = config.sources.iter().map(|(name, entry)| {
-            let secret = match entry {
-                SourceEntry::Kafka(keys) => keys.password.as_ref(),
-                SourceEntry::Nats(keys) => keys.password.as_ref(),
-                SourceEntry::RabbitMq(keys) => keys.password.as_ref(),
-                SourceEntry::Http(_) => None,
+            let secrets = match entry {
+                SourceEntry::Kafka(keys) => vec![keys.password.as_ref()],
+                SourceEntry::Nats(keys) => sign_in(&keys.sign_in),
+                SourceEntry::RabbitMq(keys) => vec![keys.password.as_ref()],
+                SourceEntry::Http(_) => Vec::new(),
             };
-            (name.clone(), entry_of(config, entry, secret))
+            (name.clone(), entry_of(config, entry, &secrets))
         });
         let databases = config.databases.iter().map(|(name, entry)| {
             let secret = match entry {
@@ -42,17 +43,17 @@ impl Fingerprints {
                 DatabaseEntry::MongoDb(keys) => keys.uri.as_ref().or(keys.password.as_ref()),
                 DatabaseEntry::Sqlite(_) => None,
             };
-            (name.clone(), entry_of(config, entry, secret))
+            (name.clone(), entry_of(config, entry, &[secret]))
         });
         let exporters = config.exporters.iter().map(|(name, entry)| {
-            let secret = match entry {
-                ExporterEntry::Kafka(keys) => keys.password.as_ref(),
-                ExporterEntry::Nats(keys) => keys.password.as_ref(),
-                ExporterEntry::JetStream(keys) => keys.password.as_ref(),
-                ExporterEntry::RabbitMq(keys) => keys.password.as_ref(),
-                ExporterEntry::RestfulApi(_) => None,
+            let secrets = match entry {
+                ExporterEntry::Kafka(keys) => vec![keys.password.as_ref()],
+                ExporterEntry::Nats(keys) => sign_in(&keys.sign_in),
+                ExporterEntry::JetStream(keys) => sign_in(&keys.sign_in),
+                ExporterEntry::RabbitMq(keys) => vec![keys.password.as_ref()],
+                ExporterEntry::RestfulApi(_) => Vec::new(),
             };
-            (name.clone(), entry_of(config, entry, secret))
+            (name.clone(), entry_of(config, entry, &secrets))
         });
         let mut settings = blake3::Hasher::new();
         take(&mut settings, format!("{:?}", config.settings.show()).as_bytes());
@@ -66,12 +67,16 @@ impl Fingerprints {
     }
 }
 
-fn entry_of(config: &Config, entry: &impl Serialize, secret: Option<&Secret>) -> Fingerprint {
+fn sign_in(keys: &NatsSignInKeys) -> Vec<Option<&Secret>> {
+    keys.secrets().map(|(_, secret)| Some(secret)).collect()
+}
+
+fn entry_of(config: &Config, entry: &impl Serialize, secrets: &[Option<&Secret>]) -> Fingerprint {
     let mut hasher = blake3::Hasher::new();
     // Secrets are redacted here: they follow by themselves.
     let text = serde_json::to_value(entry).unwrap_or_default();
     take(&mut hasher, text.to_string().as_bytes());
-    take(&mut hasher, secret.map_or("", Secret::expose).as_bytes());
+    secrets.iter().for_each(|secret| take(&mut hasher, secret.map_or("", Secret::expose).as_bytes()));
     let files = text.as_object().into_iter().flatten().filter(|(key, _)| key.ends_with("File"));
     for written in files.filter_map(|(_, value)| Value::as_str(value)) {
         // A file that cannot be read is found out by whoever connects with it.

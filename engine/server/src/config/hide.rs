@@ -3,7 +3,7 @@
 use gravity_rules::diagnose::Finding;
 
 /// Keys whose values are never shown.
-const SECRET_KEYS: &[&str] = &["password", "token", "uri"];
+const SECRET_KEYS: &[&str] = &["password", "token", "creds", "nkey", "uri"];
 
 /// Masks what must not be shown in everything that a finding quotes. Character counts stay, so the caret stays right.
 pub fn hide(finding: &mut Finding) {

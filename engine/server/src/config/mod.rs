@@ -17,10 +17,11 @@ pub mod tag;
 mod token;
 pub mod unit;
 mod validate;
+mod validate_nats;
 
 pub use fingerprint::Fingerprints;
 pub use load::Config;
 pub use secret::Secret;
 pub use settings::{Flags, Settings};
-pub use shared::{Protection, SaslMechanism, TransportKeys};
+pub use shared::{NatsSignInKeys, Protection, SaslMechanism, TransportKeys};
 pub use token::{Role, TlsFiles, TokenEntry};

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::secret::Secret;
+
 /// How the connection is protected.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -21,6 +23,32 @@ pub struct TransportKeys {
     /// PEM file with the key of `certFile`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_file: Option<String>,
+}
+
+/// Who we say we are to a NATS server: one of the four ways, or none.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct NatsSignInKeys {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// A token instead of a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
+    /// Contents of a `.creds` file, a user's JWT and seed: `${file:/path}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creds: Option<Secret>,
+    /// Seed of an NKey.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nkey: Option<Secret>,
+}
+
+impl NatsSignInKeys {
+    /// Every secret that is given, by its key.
+    pub fn secrets(&self) -> impl Iterator<Item = (&'static str, &Secret)> {
+        let all = [("password", &self.password), ("token", &self.token), ("creds", &self.creds), ("nkey", &self.nkey)];
+        all.into_iter().filter_map(|(key, secret)| secret.as_ref().map(|secret| (key, secret)))
+    }
 }
 
 /// What `secure` and the addresses come to.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::secret::Secret;
-use super::shared::{SaslMechanism, TransportKeys};
+use super::shared::{NatsSignInKeys, SaslMechanism, TransportKeys};
 use super::tag;
 use super::unit::Size;
 
@@ -194,6 +194,7 @@ pub struct NatsSourceKeys {
     pub kind: tag::Nats,
     /// Servers, `host:port` each.
     pub hosts: Vec<String>,
+    /// Subjects; `*` stands for one part between dots, `>` at the end for all that follow.
     pub subjects: Vec<String>,
     /// JetStream stream. Not with `"mode": "core"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -209,10 +210,8 @@ pub struct NatsSourceKeys {
     /// Core NATS delivers at most once: what is published while Gravity is away is gone. Must be accepted by name.
     #[serde(default)]
     pub accept_at_most_once: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub username: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub password: Option<Secret>,
+    #[serde(flatten)]
+    pub sign_in: NatsSignInKeys,
     #[serde(flatten)]
     pub transport: TransportKeys,
     #[serde(flatten)]

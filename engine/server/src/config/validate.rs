@@ -11,7 +11,8 @@ use super::exporter::{ExporterEntry, RestfulApiKeys};
 use super::load::Checking;
 use super::settings::{FILE, Settings};
 use super::shared::{Protection, TransportKeys, is_loopback, split_address};
-use super::source::{EnvelopeWord, IntakeKeys, KafkaSourceKeys, NatsMode, NatsSourceKeys, SourceEntry, TombstoneWord};
+use super::source::{EnvelopeWord, IntakeKeys, KafkaSourceKeys, SourceEntry, TombstoneWord};
+use super::validate_nats;
 
 /// Names of entries that would be taken for something else.
 const RESERVED_NAMES: &[&str] = &["ingest", "gravity", "twist"];
@@ -96,7 +97,7 @@ pub fn source(entry: &SourceEntry, checking: &mut Checking<'_>) {
     not_built_yet(entry.intake(), checking);
     match entry {
         SourceEntry::Kafka(keys) => kafka_source(keys, checking),
-        SourceEntry::Nats(keys) => nats_source(keys, checking),
+        SourceEntry::Nats(keys) => validate_nats::source(keys, checking),
         SourceEntry::RabbitMq(keys) => {
             host(&keys.host, checking);
             transport(&keys.transport, std::iter::once(keys.host.as_str()), checking);
@@ -199,50 +200,6 @@ fn kafka_source(keys: &KafkaSourceKeys, checking: &mut Checking<'_>) {
     }
 }
 
-fn nats_source(keys: &NatsSourceKeys, checking: &mut Checking<'_>) {
-    addresses("hosts", &keys.hosts, checking);
-    list("subjects", &keys.subjects, checking);
-    credentials(keys.username.as_deref(), keys.password.is_some(), checking);
-    let hosts = keys.hosts.iter().filter_map(|h| split_address(h)).map(|(host, _)| host);
-    transport(&keys.transport, hosts, checking);
-    match keys.mode {
-        NatsMode::JetStream => {
-            if keys.stream.is_none() {
-                let message = "a JetStream source needs `stream`";
-                checking.refuse_key(
-                    gravity_rules::codes::MISSING_KEY,
-                    "",
-                    message,
-                    Some("or say `\"mode\": \"core\"`"),
-                );
-            }
-            for key in ["queue_group", "accept_at_most_once"] {
-                if checking.has(key) {
-                    let message = format!("`{key}` belongs to `\"mode\": \"core\"`");
-                    checking.refuse_key(codes::UNUSED_KEY, key, message, Some("remove it"));
-                }
-            }
-        }
-        NatsMode::Core => {
-            if keys.accept_at_most_once {
-                let message = "accept_at_most_once: what is published while Gravity is away is gone";
-                checking.warn(codes::ACCEPTED, "accept_at_most_once", message, None);
-            } else {
-                let message = "core NATS delivers at most once: this must be accepted by name";
-                let hint = "add `\"accept_at_most_once\": true`, or read a JetStream stream";
-                checking.refuse_key(codes::NOT_ACCEPTED, "", message, Some(hint));
-            }
-            for key in ["stream", "durable", "start"] {
-                if checking.has(key) {
-                    let message = format!("`{key}` has no meaning with `\"mode\": \"core\"`");
-                    checking.refuse_key(codes::UNUSED_KEY, key, message, Some("remove it"));
-                }
-            }
-        }
-    }
-    not_built("nats", checking);
-}
-
 /// One database.
 pub fn database(entry: &DatabaseEntry, checking: &mut Checking<'_>) {
     let route = entry.route();
@@ -330,14 +287,11 @@ pub fn exporter(entry: &ExporterEntry, checking: &mut Checking<'_>) {
         }
         ExporterEntry::RestfulApi(keys) => restful_api(keys, checking),
         ExporterEntry::Nats(keys) => {
-            server(&keys.host, keys.username.as_deref(), keys.password.is_some(), &keys.transport, checking);
-            not_empty("subject", &keys.subject, checking);
-            not_built(entry.kind(), checking);
+            validate_nats::target(&keys.host, &keys.subject, &keys.sign_in, &keys.transport, checking);
         }
         ExporterEntry::JetStream(keys) => {
-            server(&keys.host, keys.username.as_deref(), keys.password.is_some(), &keys.transport, checking);
-            not_empty("subject", &keys.subject, checking);
-            not_built(entry.kind(), checking);
+            validate_nats::target(&keys.host, &keys.subject, &keys.sign_in, &keys.transport, checking);
+            validate_nats::name("stream", keys.stream.as_deref(), checking);
         }
         ExporterEntry::RabbitMq(keys) => {
             server(&keys.host, keys.username.as_deref(), keys.password.is_some(), &keys.transport, checking);
@@ -378,7 +332,7 @@ fn server(host_name: &str, username: Option<&str>, password: bool, keys: &Transp
     transport(keys, std::iter::once(host_name), checking);
 }
 
-fn host(host: &str, checking: &mut Checking<'_>) {
+pub(super) fn host(host: &str, checking: &mut Checking<'_>) {
     let scheme = host.contains("://");
     if host.is_empty() || scheme || host.contains([' ', '@']) || host.contains('/') && !host.starts_with('/') {
         let hint = if scheme { "the name or address alone, without scheme" } else { "a name or an address" };
@@ -388,7 +342,7 @@ fn host(host: &str, checking: &mut Checking<'_>) {
     }
 }
 
-fn addresses(key: &str, hosts: &[String], checking: &mut Checking<'_>) {
+pub(super) fn addresses(key: &str, hosts: &[String], checking: &mut Checking<'_>) {
     if hosts.is_empty() {
         checking.refuse(codes::BAD_ADDRESS, key, format!("`{key}` must name at least one server"), None);
     }
@@ -400,7 +354,7 @@ fn addresses(key: &str, hosts: &[String], checking: &mut Checking<'_>) {
     }
 }
 
-fn list(key: &str, values: &[String], checking: &mut Checking<'_>) {
+pub(super) fn list(key: &str, values: &[String], checking: &mut Checking<'_>) {
     if values.is_empty() {
         checking.refuse(gravity_rules::codes::BAD_VALUE, key, format!("`{key}` must name at least one"), None);
     }
@@ -421,7 +375,7 @@ fn not_empty(key: &str, value: &str, checking: &mut Checking<'_>) {
 }
 
 /// Both or none; two empty ones mean none (INTERFACE 4).
-fn credentials(username: Option<&str>, password: bool, checking: &mut Checking<'_>) {
+pub(super) fn credentials(username: Option<&str>, password: bool, checking: &mut Checking<'_>) {
     if username.is_none_or(str::is_empty) && password && !checking.is_empty_text("password") {
         checking.refuse_key(gravity_rules::codes::MISSING_KEY, "password", "`password` needs a `username`", None);
     }
@@ -430,7 +384,7 @@ fn credentials(username: Option<&str>, password: bool, checking: &mut Checking<'
     }
 }
 
-fn secret(key: &str, checking: &mut Checking<'_>) {
+pub(super) fn secret(key: &str, checking: &mut Checking<'_>) {
     if checking.is_literal(key) && !checking.is_empty_text(key) {
         let message = format!("the `{key}` of `{}` stands in the file as it is", checking.name);
         checking.warn(codes::LITERAL_SECRET, key, message, Some("write `${env:NAME}` or `${file:/path}`"));
@@ -444,7 +398,11 @@ fn sasl(mechanism: bool, username: Option<&str>, checking: &mut Checking<'_>) {
     }
 }
 
-fn transport<'a>(keys: &TransportKeys, hosts: impl IntoIterator<Item = &'a str>, checking: &mut Checking<'_>) {
+pub(super) fn transport<'a>(
+    keys: &TransportKeys,
+    hosts: impl IntoIterator<Item = &'a str>,
+    checking: &mut Checking<'_>,
+) {
     let hosts: Vec<&str> = hosts.into_iter().collect();
     let protection = keys.protection(hosts.iter().copied());
     if protection == Protection::Plaintext {

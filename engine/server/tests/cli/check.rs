@@ -25,6 +25,9 @@ fn sources() -> Value {
             "saslMechanism": "PLAIN", "secure": true, "caFile": "ca.pem", "certFile": "c.pem", "keyFile": "k.pem", "kafka": {"fetch.wait.max.ms": 50}, "event_from": "topic", "key_from": "message_key"})),
         "bills": with(json!({"type": "nats", "hosts": ["127.0.0.1:4222"], "stream": "BILLS", "subjects": ["bills.>"], "durable": "d", "username": "u", "password": "${env:GRAVITY_TEST_SECRET}", "secure": true, "event_from": "subject"})),
         "pings": core,
+        "token": {"type": "nats", "hosts": ["127.0.0.1:4222"], "stream": "S", "subjects": ["a.*"], "token": "${env:GRAVITY_TEST_SECRET}"},
+        "creds": {"type": "nats", "hosts": ["127.0.0.1:4222"], "stream": "S", "subjects": ["b.>"], "creds": "${env:GRAVITY_TEST_SECRET}"},
+        "nkey": {"type": "nats", "hosts": ["127.0.0.1:4222"], "stream": "S", "subjects": [">"], "nkey": "${env:GRAVITY_TEST_SECRET}"},
         "stock": with(json!({"type": "rabbitmq", "host": "127.0.0.1", "port": 5672, "username": "guest", "password": "guest", "virtualHost": "/", "queues": ["stock"], "prefetch": 1000, "secure": false, "event_from": "routing_key"})),
         "web": http,
         "named": {"type": "http", "envelope": "plain", "event_name": "orders", "key_from": "header:k"}
@@ -56,8 +59,8 @@ fn exporters() -> Value {
     json!({"$schema": "exporter.schema.json", "exporter": {
         "k": with(json!({"type": "kafka", "host": "127.0.0.1", "port": 9092, "secure": true, "username": "u", "password": "${env:GRAVITY_TEST_SECRET}", "topic": "t", "saslMechanism": "SCRAM-SHA-256"})),
         "r": with(json!({"type": "restful_api", "url": "https://example.com/api", "caFile": "ca.pem"})),
-        "n": with(json!({"type": "nats", "host": "127.0.0.1", "port": 4222, "subject": "s"})),
-        "j": with(json!({"type": "jetstream", "host": "127.0.0.1", "port": 4222, "subject": "s"})),
+        "n": with(json!({"type": "nats", "host": "127.0.0.1", "port": 4222, "subject": "s", "nkey": "${env:GRAVITY_TEST_SECRET}"})),
+        "j": with(json!({"type": "jetstream", "host": "127.0.0.1", "port": 4222, "subject": "s", "stream": "S", "token": "${env:GRAVITY_TEST_SECRET}", "secure": true, "caFile": "ca.pem"})),
         "q": with(json!({"type": "rabbitmq", "host": "127.0.0.1", "port": 5672, "exchange": "e", "routingKey": "r", "virtualHost": "/"}))
     }})
 }
