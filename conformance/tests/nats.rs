@@ -130,6 +130,8 @@ fn streams_in_rows_and_a_stream_out_survive_kills_exactly_once() {
     }
     let total = 2 * ROUNDS * PER_ROUND;
     let database = folder.path().join("devices.db");
+    let tables = "SELECT count(*) FROM sqlite_master WHERE name = 'devices'";
+    eventually(|| sqlite(&database, tables), |count| count == "1");
     eventually(|| sqlite(&database, "SELECT count(*) FROM devices"), |count| *count == total.to_string());
     let delivered =
         |status: &Value| status["exporters"][0]["lag_events"] == 0 && status["routes"][0]["lag_events"] == 0;
