@@ -38,7 +38,8 @@ install() {
   mkdir -p "$data"
   if ((EUID == 0)); then chown mysql:mysql "$data"; fi
   chmod 700 "$data"
-  (cd / && as_owner mariadb-install-db --no-defaults --datadir="$data" --auth-root-authentication-method=normal --skip-test-db) \
+  # Temporary files stay with the server: the caller's TMPDIR may be closed to its user.
+  (cd / && TMPDIR=$data as_owner mariadb-install-db --no-defaults --datadir="$data" --tmpdir="$data" --auth-root-authentication-method=normal --skip-test-db) \
     >>"$LOG_FILE" 2>&1 9>&- || { tail -n 20 "$LOG_FILE" >&2; die "mariadb-install-db failed ($LOG_FILE)"; }
   version | as_owner tee "$data/gravity-ready" >/dev/null
 }
@@ -51,7 +52,7 @@ start() {
   cd / # the owner may not be able to read the folder we were called in
   # A socket's path is short by law (108 bytes), a clone's may not be: it lies in the data folder under a relative name.
   # The redo log is 1 GiB as the performance notes ask of a server for views; it is made sparse and fills as it is used.
-  spawn "${run[@]}" "$(server_bin)" --no-defaults --datadir="$data" --port="$PORT" \
+  spawn "${run[@]}" "$(server_bin)" --no-defaults --datadir="$data" --tmpdir="$data" --port="$PORT" \
     --bind-address=127.0.0.1 --socket=gravity.sock --pid-file=gravity.pid --skip-name-resolve --skip-log-bin \
     --innodb-flush-log-at-trx-commit=1 --innodb-doublewrite=1 --innodb-buffer-pool-size=256M --innodb-log-file-size=1G \
     --max-allowed-packet=64M --max-connections=200 --lc-messages=en_US "${extra[@]}"

@@ -6,6 +6,7 @@ use gravity_log::EventLog;
 use gravity_model::port::source::Source;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
 use crate::ingest::envelope::EnvelopeOptions;
@@ -16,7 +17,10 @@ use crate::ingest::task::{SourceSetup, SourceTask};
 use crate::parts::{SourcePort, SourceSpec};
 use crate::supervise::Tasks;
 
-/// Why sources cannot be started: their counters cannot be read from the log.
+/// Reloads that may wait until a source has closed, which takes some seconds at most.
+const MOST_RENEWALS: usize = 16;
+
+/// Why sources cannot be started or renewed, mostly: their counters cannot be read from the log.
 pub type Unreadable = Box<dyn std::error::Error + Send + Sync>;
 
 /// See the module's comment.
@@ -43,7 +47,7 @@ struct Entry {
 
 enum Door {
     Push(Intake),
-    Pull(mpsc::UnboundedSender<SourceTask>),
+    Pull(mpsc::Sender<SourceTask>),
 }
 
 impl Sources {
@@ -81,8 +85,15 @@ impl Sources {
                 (SourcePort::Pull(source), Some(Entry { door: Door::Pull(sender), envelope: kept, .. })) => {
                     *kept = envelope.clone();
                     let task = self.common.task(source, envelope, start, gauge);
-                    // Nobody takes it where the engine stops.
-                    let _ = sender.send(task);
+                    match sender.try_send(task) {
+                        // Nobody takes it where the engine stops.
+                        Ok(()) | Err(TrySendError::Closed(_)) => {}
+                        Err(TrySendError::Full(_)) => {
+                            return Err(
+                                format!("source {name} is still closing for {MOST_RENEWALS} earlier reloads").into()
+                            );
+                        }
+                    }
                 }
                 (SourcePort::Push, None) => {
                     let Common { log, draining, .. } = self.common.clone();
@@ -92,7 +103,7 @@ impl Sources {
                 }
                 (SourcePort::Pull(source), None) => {
                     let task = self.common.task(source, envelope.clone(), start, gauge.clone());
-                    let (sender, renewals) = mpsc::unbounded_channel();
+                    let (sender, renewals) = mpsc::channel(MOST_RENEWALS);
                     let runs = keep_running(task, renewals, self.common.draining.clone());
                     self.tasks.lock().start(format!("source {name}"), runs);
                     all.push(Entry { gauge, envelope, door: Door::Pull(sender) });
@@ -161,11 +172,7 @@ impl Common {
 
 /// Runs a pull source until the engine drains. What it had in flight is settled before its successor asks the log where to
 /// go on: so nothing is taken twice.
-async fn keep_running(
-    mut task: SourceTask,
-    mut renewals: mpsc::UnboundedReceiver<SourceTask>,
-    draining: CancellationToken,
-) {
+async fn keep_running(mut task: SourceTask, mut renewals: mpsc::Receiver<SourceTask>, draining: CancellationToken) {
     loop {
         let cancel = task.setup.cancel.clone();
         let mut running = std::pin::pin!(task.run());
