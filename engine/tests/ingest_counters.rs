@@ -43,14 +43,16 @@ async fn held(engine: &Engine, name: &str) -> u64 {
     events.iter().filter(|e| e.source == name && e.causation.is_none()).count() as u64
 }
 
-/// Waits until counters were just noted: there is nearly a second until the next time.
-async fn just_noted(rig: &Rig, source: &str) {
-    let noted = || {
-        let state = rig.memory_log().state();
-        state.iter().find(|e| e.name == "gravity.source" && e.key == source).map(|e| e.sequence)
+/// Waits until the log notes that this many came in: there is nearly a second until the next time.
+async fn noted(rig: &Rig, source: &str, received: u64) {
+    let note = || rig.memory_log().state().into_iter().find(|e| e.name == "gravity.source" && e.key == source);
+    let says = || {
+        note().is_some_and(|e| {
+            let counters: serde_json::Value = serde_json::from_slice(&e.payload).expect("JSON");
+            counters["received"] == received
+        })
     };
-    let before = noted();
-    eventually(|| noted() != before, || "not noted".to_owned()).await;
+    eventually(says, || format!("{:?}", note())).await;
 }
 
 /// Ends the engine as a kill does: nothing that waits is written.
@@ -72,7 +74,7 @@ async fn a_crash_between_append_and_note_loses_no_count() {
     post(&engine, &format!("[{},{}]", with_id("a"), with_id("b"))).await;
     let web = source(&engine, "web");
     assert_eq!((web.received, web.duplicates), (4, 2));
-    just_noted(&rig, "web").await;
+    noted(&rig, "web", 4).await;
     // Durable, and counted by nobody when the kill comes.
     let last = post(&engine, &with_id("c")).await.last.expect("stored");
     rig.broker.publish(0, message(&changed(2, "b")));
@@ -136,7 +138,7 @@ async fn a_note_that_failed_is_made_again() {
     let rig = Rig::new(USERS);
     let engine = rig.start().await;
     post(&engine, &with_id("a")).await;
-    just_noted(&rig, "web").await;
+    noted(&rig, "web", 1).await;
     rig.memory_log().hold();
     post_duplicate(&engine).await;
     // The note of the duplicate waits for the disk, and fails.
