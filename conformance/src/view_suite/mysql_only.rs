@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use gravity_connectors::Bookkeeping;
-use gravity_connectors::mysql::MySqlOptions;
+use gravity_connectors::mysql::{MySqlOptions, TlsMode};
 use gravity_model::change::RowOp;
 use gravity_model::port::view::{BookkeepingRewrite, ViewRow, ViewState};
 use gravity_model::{FaultKind, LogId, Value};
@@ -83,7 +83,10 @@ pub async fn v2_killed_sessions_are_replaced(place: &MySqlPlace) {
     let (direct, mut now) = attached(place).await;
     let users = made(place, &*direct, &USERS).await;
     let user = account(place, "secret");
-    let store = place.store_with(|o| (o.user, o.password) = (user.clone(), "secret".to_owned()));
+    let store = place.store_with(|o| {
+        (o.user, o.password) = (user.clone(), "secret".to_owned());
+        o.tls = if place.is_mariadb() { TlsMode::Off } else { TlsMode::Unverified };
+    });
     store.open().await.expect("open");
     let changes = |name: &str| batch(&users, RowOp::Upsert, &["name"], vec![vec![int(1), text(name)]]);
 
