@@ -24,8 +24,8 @@ use crate::supervise::BackOff;
 
 /// Events of one database transaction: few while in step, many while behind, because bigger batches coalesce more.
 const FEWEST: usize = 4_096;
-const MOST: usize = 65_536;
-const MOST_BYTES: usize = 24 << 20;
+const MOST: usize = 32_768;
+const MOST_BYTES: usize = 16 << 20;
 /// Control events alone move the checkpoint at most this often.
 const PASS_AFTER: Duration = Duration::from_secs(1);
 /// A build that found its route busy asks again after this.
