@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use gravity_engine::IntakeRequest;
 use serde::Deserialize;
@@ -36,21 +36,40 @@ async fn submit(api: Api, source: Option<String>, request: Request) -> Result<Re
     let intake = engine.intake(&source).ok_or_else(|| no_source(&source, &names))?;
     let (parts, body) = request.into_parts();
     let (body, _held) = api.budget.read(&parts.headers, body, intake.max_batch()).await?;
-    let request = IntakeRequest {
-        content_type: text(&parts.headers, "content-type"),
-        headers: parts
-            .headers
-            .iter()
-            .filter(|(name, _)| name.as_str() != "authorization" && name.as_str() != "cookie")
-            .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
-            .collect(),
-        body,
-    };
+    let content_type = parts.headers.get("content-type").map(|value| readable("content-type", value)).transpose()?;
+    let request = IntakeRequest { content_type, headers: readable_headers(&parts.headers)?, body };
     Ok(Json(intake.submit(request).await?).into_response())
 }
 
-fn text(headers: &HeaderMap, name: &str) -> Option<String> {
-    Some(headers.get(name)?.to_str().ok()?.to_owned())
+/// Headers as text. One that has a meaning here is refused where it cannot be read: to leave it out could store twice.
+fn readable_headers(headers: &HeaderMap) -> Result<Vec<(String, String)>, Problem> {
+    if headers.get_all(IDEMPOTENCY_KEY).iter().nth(1).is_some() {
+        return Err(refused_header(IDEMPOTENCY_KEY, "stands twice in one request"));
+    }
+    let mut read = Vec::with_capacity(headers.len());
+    for (name, value) in headers {
+        let name = name.as_str();
+        if name == "authorization" || name == "cookie" {
+            continue;
+        }
+        match readable(name, value) {
+            Ok(value) => read.push((name.to_owned(), value)),
+            Err(problem) if name == IDEMPOTENCY_KEY || name.starts_with("ce-") => return Err(problem),
+            Err(_) => {}
+        }
+    }
+    Ok(read)
+}
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+fn readable(name: &str, value: &HeaderValue) -> Result<String, Problem> {
+    let text = std::str::from_utf8(value.as_bytes());
+    text.map(str::to_owned).map_err(|_| refused_header(name, "is not UTF-8"))
+}
+
+fn refused_header(name: &str, what: &str) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, codes::BAD_REQUEST, format!("the header {name} {what}"))
 }
 
 /// The source that a call names; without a name the only one, or the one named `http`.
@@ -144,4 +163,19 @@ fn read_timeout(text: &str) -> Result<std::time::Duration, Problem> {
         let detail = format!("timeout: {text:?} is no duration; write `5s` or `250ms`");
         Problem::new(StatusCode::BAD_REQUEST, codes::BAD_REQUEST, detail)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_cannot_be_read_is_refused_and_not_left_out() {
+        let mut headers = HeaderMap::new();
+        let bytes = || HeaderValue::from_bytes(b"k\xff").expect("a header may hold it");
+        headers.insert("x-of-somebody", bytes());
+        assert!(readable_headers(&headers).expect("has no meaning here").is_empty());
+        headers.insert(IDEMPOTENCY_KEY, bytes());
+        assert!(readable_headers(&headers).is_err());
+    }
 }

@@ -167,6 +167,15 @@ fn readiness_and_health() {
         r#"{"event":"userCreated","payload":{"id":2}}"#,
     );
     assert_eq!(other.0, 422, "{}", other.1);
+    // A key in any language is a key; two keys are none.
+    let post = |headers: &[(&str, &str)]| {
+        let json = [&[("content-type", "application/json")], headers].concat();
+        http(&engine.url, "POST", "/v1/events", &json, r#"{"event":"userCreated","payload":{"id":3}}"#)
+    };
+    let key = ("idempotency-key", "schlüssel");
+    assert_eq!(post(&[key]), post(&[key]), "the same answer");
+    let (status, body) = post(&[key, ("idempotency-key", "k2")]);
+    assert_eq!((status, body.contains("stands twice")), (400, true), "{body}");
 }
 
 /// SIGHUP takes a valid change forward and refuses an invalid one whole.
