@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::control;
 use crate::export::gauge::SubscriptionGauge;
-use crate::export::task::{SubscriptionTask, Target};
+use crate::export::task::{Destination, SubscriptionTask};
 use crate::housekeeping::Housekeeper;
 use crate::ingest::intake::Intake;
 use crate::ingest::letters::IngestLetters;
@@ -97,8 +97,10 @@ pub enum StartError {
 impl Engine {
     pub async fn start(parts: EngineParts) -> Result<Engine, StartError> {
         let EngineParts { log, sources, databases, exporters, rules, stop_at_end } = parts;
-        let renames: Vec<(String, String)> =
-            databases.iter().filter_map(|d| Some((d.options.was.clone()?, d.name.clone()))).collect();
+        // What an entry of its own has is nobody's earlier name, whatever is said of it.
+        let is_entry = |name: &str| databases.iter().any(|d| d.name == name);
+        let renamed = databases.iter().filter_map(|d| Some((d.options.was.clone()?, d.name.clone())));
+        let renames: Vec<(String, String)> = renamed.filter(|(was, _)| !is_entry(was)).collect();
         for (was, name) in &renames {
             crate::rename::carry_over(&*log, was, name).await.map_err(|e| StartError::Log(Box::new(e)))?;
         }
@@ -177,8 +179,8 @@ impl Engine {
             let gauge = Arc::new(SubscriptionGauge::new(&subscription.exporter, &subscription.database, kind));
             let orders =
                 Arc::new(watch::Sender::new(Orders { paused: is_paused(&state, &gauge.name()), ..Orders::default() }));
-            let Target { sends, letterhead, park_on_refused } =
-                Target::of(exporter, inner.log.identity().log_id, &subscription.database);
+            let Destination { sends, letterhead, park_on_refused } =
+                Destination::of(exporter, inner.log.identity().log_id, &subscription.database);
             let task = SubscriptionTask {
                 spec: exporter.clone(),
                 renewed: 0,

@@ -232,11 +232,7 @@ impl Ledger {
     }
 
     /// Takes an event out, as if it had never been parked.
-    pub fn remove(&mut self, sequence: Sequence) {
-        self.unpark(sequence);
-    }
-
-    fn unpark(&mut self, sequence: Sequence) {
+    pub fn unpark(&mut self, sequence: Sequence) {
         let Some(parked) = self.parked.remove(&sequence) else { return };
         self.failed -= u64::from(!parked.waiting);
         self.waiting_bytes -= waiting_bytes(&parked);

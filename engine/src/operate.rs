@@ -357,8 +357,6 @@ impl Engine {
     /// Puts new rules in force from the next sequence on. `changed` holds what is new or changed: what runs goes on with it,
     /// what the rules need and does not run yet is started.
     pub async fn reload(&self, rules: RulesInForce, changed: ChangedParts) -> Result<ReloadReport, ApiError> {
-        self.inner.sources.take(changed.sources).await.map_err(StartError::Log)?;
-        self.take_parts(changed.databases, changed.exporters);
         let newest = self.inner.rules.newest();
         let mut report =
             ReloadReport { rules: crate::rulebook::hex(&rules.set.hash())[..12].to_owned(), ..Default::default() };
@@ -367,6 +365,9 @@ impl Engine {
             report.changed = true;
             report.from = version.sequence.get() + 1;
         }
+        // After the record: a log that cannot write it refuses the reload whole.
+        self.inner.sources.take(changed.sources).await.map_err(StartError::Log)?;
+        self.take_parts(changed.databases, changed.exporters);
         self.start_consumers()?;
         Ok(report)
     }

@@ -10,7 +10,7 @@ use crate::export::outgoing::{Mark, Outgoing, Stretch};
 use crate::export::select::Decided;
 use crate::export::send::why;
 use crate::export::task::{Halt, Subscription};
-use crate::project::apply::parked;
+use crate::project::park::parked;
 
 /// A retry or skip of parked messages that is being carried out. Kept while the subscription rests, so that nothing of it is
 /// done twice; a crash forgets it, and what the log does not hold by then is done again.

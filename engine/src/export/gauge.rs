@@ -144,7 +144,7 @@ impl SubscriptionGauge {
         for sequence in sequences {
             inner.new.remove(&sequence);
             backlog.remove(sequence);
-            ledger.remove(sequence);
+            ledger.unpark(sequence);
         }
     }
 

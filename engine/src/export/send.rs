@@ -14,7 +14,8 @@ use crate::export::outgoing::{Attempt, Outgoing, Stretch, keys};
 use crate::export::progress::When;
 use crate::export::select::order_key;
 use crate::export::task::{Halt, Subscription, Woke};
-use crate::project::apply::{MAX_PARKED, MAX_WAITING, Why, append_durable, parked};
+use crate::project::apply::append_durable;
+use crate::project::park::{MAX_PARKED, MAX_WAITING, Why, parked};
 use crate::status::RunState;
 
 /// How long a hand-over may go on after the engine was told to stop. What it confirms later is not known: it is sent again.

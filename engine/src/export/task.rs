@@ -21,8 +21,8 @@ use crate::export::message::Letterhead;
 use crate::export::outgoing::{MOST_BYTES, MOST_MESSAGES, Outgoing, Pace, Stretch};
 use crate::export::progress::{Progress, When};
 use crate::ledger::Ledger;
-use crate::project::apply::{MAX_PARKED, MAX_WAITING};
 use crate::project::gauge::RouteGauge;
+use crate::project::park::{MAX_PARKED, MAX_WAITING};
 use crate::project::route::{Orders, newest_decision};
 use crate::rulebook::RuleBook;
 use crate::status::RunState;
@@ -49,14 +49,14 @@ pub struct SubscriptionTask {
 }
 
 /// What an exporter's entry comes to for one subscription.
-pub struct Target {
+pub struct Destination {
     pub sends: Arc<dyn Exporter>,
     pub letterhead: Letterhead,
     pub park_on_refused: bool,
 }
 
-impl Target {
-    pub fn of(spec: &SharedExporter, log_id: LogId, route: &str) -> Target {
+impl Destination {
+    pub fn of(spec: &SharedExporter, log_id: LogId, route: &str) -> Destination {
         let spec = spec.lock();
         let letterhead = Letterhead {
             log_id,
@@ -65,7 +65,7 @@ impl Target {
             format: spec.format,
             binding: spec.exporter.binding(),
         };
-        Target { sends: spec.exporter.clone(), letterhead, park_on_refused: spec.park_on_refused }
+        Destination { sends: spec.exporter.clone(), letterhead, park_on_refused: spec.park_on_refused }
     }
 }
 
@@ -126,9 +126,9 @@ impl SubscriptionTask {
     fn renew(&mut self) {
         let renewed = self.orders.borrow().renewed;
         if renewed != self.renewed {
-            let target = Target::of(&self.spec, self.letterhead.log_id, &self.letterhead.route);
-            (self.exporter, self.letterhead) = (target.sends, target.letterhead);
-            (self.park_on_refused, self.renewed) = (target.park_on_refused, renewed);
+            let destination = Destination::of(&self.spec, self.letterhead.log_id, &self.letterhead.route);
+            (self.exporter, self.letterhead) = (destination.sends, destination.letterhead);
+            (self.park_on_refused, self.renewed) = (destination.park_on_refused, renewed);
         }
     }
 

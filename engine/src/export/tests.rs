@@ -133,7 +133,7 @@ async fn a_decision_whose_view_went_back_is_told_when_it_is_carried_out_again() 
     stand.prepare();
     let first = stand.ping();
     let ping = stand.ping();
-    let parked = crate::project::apply::parked("db1", ping, "ping".to_owned(), None, Vec::new(), false, None);
+    let parked = crate::project::park::parked("db1", ping, "ping".to_owned(), None, Vec::new(), false, None);
     stand.route.ledger.lock().park(Arc::new(parked));
     let record = stand.append(|batch| {
         let decision = control::Decision { route: "db1".to_owned(), sequences: None, actor: "op".to_owned(), at: 0 };

@@ -11,21 +11,18 @@ use gravity_model::failpoint::{self, Hit};
 use gravity_model::port::view::{EventOutcome, ViewStore, ViewTransaction};
 use gravity_model::shape::SharedShape;
 use gravity_model::{Checkpoint, Counters, Fault, FaultKind, Sequence};
-use gravity_rules::{Refusal, RouteProgram};
+use gravity_rules::RouteProgram;
 
-use crate::control::{self, Missed, Parked, Stage};
+use crate::control::{self, Missed, Parked};
 use crate::ledger::Ledger;
 use crate::project::evaluate::{Judged, Stretch, Wants, shown, touched};
 use crate::project::fold::{Fold, Folded};
 use crate::project::gauge::RouteGauge;
 use crate::project::lanes::{Run, home_lane, runs};
+use crate::project::park::{MAX_PARKED, MAX_WAITING, Why, parked};
 
 /// A refused part of at most this many events runs event by event.
 const SINGLY: usize = 32;
-
-/// Codes of the faults that stop a route which can park no more.
-pub const MAX_PARKED: &str = "route/max-parked";
-pub const MAX_WAITING: &str = "route/max-waiting";
 
 /// Writes a route's stretches for the length of one session.
 pub struct Applier {
@@ -535,57 +532,6 @@ enum Fate {
         refusal: Option<Why>,
     },
     Runs,
-}
-
-/// Why an event failed.
-#[derive(Clone, Debug)]
-pub struct Why {
-    pub stage: Stage,
-    pub code: String,
-    pub error: String,
-    pub rule: Option<String>,
-}
-
-impl Why {
-    /// A refusal by the rules.
-    pub fn of_rule(refusal: &Refusal) -> Why {
-        Why {
-            stage: Stage::Map,
-            code: refusal.code.to_owned(),
-            error: refusal.message.clone(),
-            rule: Some(refusal.rule.clone()),
-        }
-    }
-
-    /// A refusal by the database.
-    pub fn of(fault: &Fault) -> Why {
-        Why { stage: Stage::Apply, code: fault.code.to_string(), error: fault.to_string(), rule: None }
-    }
-}
-
-pub fn parked(
-    route: &str,
-    sequence: Sequence,
-    event: String,
-    key: Option<String>,
-    blocks: Vec<crate::ledger::BlockedKey>,
-    waiting: bool,
-    why: Option<Why>,
-) -> Parked {
-    let why = why.unwrap_or(Why { stage: Stage::Apply, code: String::new(), error: String::new(), rule: None });
-    Parked {
-        route: route.to_owned(),
-        sequence,
-        stage: why.stage,
-        code: why.code,
-        error: why.error,
-        rule: why.rule,
-        key,
-        event,
-        waiting,
-        blocks,
-        at: crate::clock::now(),
-    }
 }
 
 fn count_parked(counters: &mut Counters, waiting: bool) {

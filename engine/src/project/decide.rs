@@ -8,8 +8,9 @@ use gravity_model::{Checkpoint, Counters, Fault, FaultKind, Sequence};
 
 use crate::control::{self, Decision, Parked, Released};
 use crate::ledger::Ledger;
-use crate::project::apply::{Applier, Why, parked};
+use crate::project::apply::Applier;
 use crate::project::evaluate::{Stretch, Wants, judge_one, touched};
+use crate::project::park::{Why, parked};
 
 impl Applier {
     /// Runs what the record at `record` names, then in sequence order every event that only waited and is now free; one
@@ -50,7 +51,7 @@ impl Applier {
             let named = decision.sequences.as_ref().map_or(!entry.waiting, |all| all.contains(&entry.sequence));
             if skips && named {
                 released.skipped.push(entry.sequence);
-                ahead.remove(entry.sequence);
+                ahead.unpark(entry.sequence);
                 continue;
             }
             let free = !ahead.blocks(entry.sequence, &entry.blocks);
@@ -76,7 +77,7 @@ impl Applier {
                     return Err(fault);
                 }
             }
-            ahead.remove(entry.sequence);
+            ahead.unpark(entry.sequence);
         }
         let appended = self.means.append(again.iter().map(|p| &**p), Some(&released)).await;
         if let Err(fault) = appended {

@@ -7,5 +7,6 @@ pub mod evaluate;
 pub mod fold;
 pub mod gauge;
 pub mod lanes;
+pub mod park;
 pub mod prepare;
 pub mod route;
