@@ -22,4 +22,4 @@ pub use compile::RouteProgram;
 pub use evaluation::{Change, ChangeOp, Evaluation, Refusal, Verdict};
 pub use load::{Context, DatabaseContext, DatabaseKind, Ddl, load};
 pub use ruleset::{RuleSet, Subscription};
-pub use scan::MAX_DEPTH;
+pub use scan::{MAX_DEPTH, look};

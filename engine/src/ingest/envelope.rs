@@ -405,8 +405,25 @@ fn binary<'a>(message: &Message<'a>) -> Result<Decoded<'a>, Undecodable> {
 }
 
 fn plain<'a>(options: &EnvelopeOptions, message: &Message<'a>, text: &'a str) -> Result<Decoded<'a>, Undecodable> {
+    if let Some(NameFrom::Field(pointer)) = &options.event_from {
+        // The common way: one pass that checks the message and finds its name.
+        if let Some(named) = gravity_rules::look(text, pointer) {
+            let name = named.and_then(text_in).filter(|name| !name.is_empty()).ok_or_else(|| nameless(pointer))?;
+            return Ok(Decoded::plain(name, Some(text)));
+        }
+    }
     check_json(text.as_bytes())?;
     named_plain(options, message, text)
+}
+
+fn nameless(pointer: &str) -> Undecodable {
+    undecodable("decode/no-event-name", format!("no text at {pointer} to name the event"))
+}
+
+/// The characters of a JSON text; `None` for any other value.
+fn text_in(json: &str) -> Option<Cow<'_, str>> {
+    let Name(text) = serde_json::from_str(json).ok()?;
+    Some(text)
 }
 
 /// `text` is known to be JSON.
@@ -418,7 +435,7 @@ fn named_plain<'a>(
     let name = match &options.event_from {
         Some(NameFrom::Field(pointer)) => match pointer_text(text, pointer) {
             Some(name) if !name.is_empty() => name,
-            _ => return Err(undecodable("decode/no-event-name", format!("no text at {pointer} to name the event"))),
+            _ => return Err(nameless(pointer)),
         },
         _ => constant_name(options, message).ok_or_else(|| {
             undecodable(
@@ -458,7 +475,11 @@ fn header_text<'a>(message: &Message<'a>, name: &str) -> Option<&'a str> {
     message.headers.get(name).and_then(|value| std::str::from_utf8(value).ok())
 }
 
+/// Our own scan is fast and strict; what it refuses, `serde_json` judges, and says where and why.
 fn check_json(bytes: &[u8]) -> Result<(), Undecodable> {
+    if std::str::from_utf8(bytes).is_ok_and(|text| gravity_rules::look(text, "").is_some()) {
+        return Ok(());
+    }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     serde::de::IgnoredAny::deserialize(&mut reader).and_then(|_| reader.end()).map_err(not_json)
 }
@@ -469,8 +490,7 @@ fn json_payload(raw: &RawValue) -> Option<Cow<'_, [u8]>> {
 }
 
 fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
-    let Name(text) = serde_json::from_str(raw.get()).ok()?;
-    Some(text)
+    text_in(raw.get())
 }
 
 fn text_bytes(text: Cow<'_, str>) -> Cow<'_, [u8]> {
@@ -506,6 +526,9 @@ fn parse_time(text: &str) -> Result<Micros, Undecodable> {
 
 /// The raw value at a JSON pointer.
 fn at_pointer<'a>(text: &'a str, pointer: &str) -> Option<&'a str> {
+    if let Some(found) = gravity_rules::look(text, pointer) {
+        return found;
+    }
     let Some(rest) = pointer.strip_prefix('/') else { return pointer.is_empty().then_some(text) };
     let (segment, rest) = match rest.find('/') {
         Some(slash) => (&rest[..slash], &rest[slash..]),
@@ -523,8 +546,7 @@ fn at_pointer<'a>(text: &'a str, pointer: &str) -> Option<&'a str> {
 }
 
 fn pointer_text<'a>(text: &'a str, pointer: &str) -> Option<Cow<'a, str>> {
-    let Name(name) = serde_json::from_str(at_pointer(text, pointer)?).ok()?;
-    Some(name)
+    text_in(at_pointer(text, pointer)?)
 }
 
 /// The key at a pointer: a text's characters, any other scalar as written, nothing for null.

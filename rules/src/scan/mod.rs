@@ -3,6 +3,10 @@
 //! The whole text is validated (UTF-8, grammar, surrogates, depth), also behind the last wanted path: what is refused must
 //! not depend on where in the payload it stands. Of duplicate keys the last counts, as in serde_json.
 
+mod look;
+
+pub use look::look;
+
 use crate::trie::{Node, Trie};
 
 /// Deepest nesting of arrays and objects.

@@ -22,10 +22,23 @@ fn find<'p>(payload: &'p [u8], paths: &[Vec<Step>]) -> Result<Vec<Option<&'p [u8
     Ok(wanted.iter().map(|slot| raw(slots[*slot as usize])).collect())
 }
 
+/// A path as a JSON pointer.
+fn pointer(path: &[Step]) -> String {
+    let segment = |step: &Step| match step {
+        Step::Member(name) => format!("/{}", name.replace('~', "~0").replace('/', "~1")),
+        Step::Index(index) | Step::Either(index) => format!("/{index}"),
+    };
+    path.iter().map(segment).collect()
+}
+
 fn accepts(payload: &[u8]) -> bool {
     let paths = [vec![Step::Member("a".into())], vec![Step::Member("a".into()), Step::Index(0)], vec![Step::Index(1)]];
     let plain = find(payload, &[]).is_ok();
     assert_eq!(plain, find(payload, &paths).is_ok(), "what is wanted does not decide what is valid");
+    for pointer in ["", "/a", "/1", "/a/0"] {
+        let looked = std::str::from_utf8(payload).ok().and_then(|text| look(text, pointer));
+        assert_eq!(plain, looked.is_some(), "nor does a look at {pointer:?}");
+    }
     plain
 }
 
@@ -253,6 +266,19 @@ proptest! {
     }
 
     #[test]
+    fn a_look_finds_what_a_scan_finds(text in json_text(), path in path()) {
+        let either = |step| match step {
+            Step::Index(index) => Step::Either(index),
+            Step::Member(name) => name.parse().map(Step::Either).unwrap_or(Step::Member(name)),
+            either => either,
+        };
+        let path: Vec<Step> = path.into_iter().map(either).collect();
+        let found = find(text.as_bytes(), std::slice::from_ref(&path)).expect("generated JSON");
+        let looked = look(&text, &pointer(&path)).map(|found| found.map(str::as_bytes));
+        prop_assert_eq!(looked, Some(found[0]), "{:?} in {}", path, text);
+    }
+
+    #[test]
     fn accepts_what_serde_json_accepts(text in json_text(), edits in prop::collection::vec((any::<prop::sample::Index>(), 0..3, prop::sample::select(SIGNIFICANT.to_vec())), 1..4)) {
         let mut bytes = text.into_bytes();
         for (at, kind, byte) in edits {
@@ -281,4 +307,64 @@ proptest! {
             prop_assert_eq!(unescape(&token.as_bytes()[1..token.len() - 1]), want);
         }
     }
+}
+
+#[test]
+fn a_look_finds_what_serde_finds_at_a_pointer() {
+    let document =
+        r#" { "a" : {"b":[10,{"c~d":"x"},[]],"a\/b":1} , "n":null,"a2":1, "dup":1,"dup":2,"\u0061" : "last" } "#;
+    let cases = [
+        ("/n", Some("null")),
+        ("/dup", Some("2")),
+        ("/a", Some("\"last\"")),
+        ("/a2", Some("1")),
+        ("/zz", None),
+        ("/n/x", None),
+        ("/a2/0", None),
+        ("", Some(document)),
+        ("no pointer", None),
+    ];
+    for (pointer, expected) in cases {
+        assert_eq!(look(document, pointer), Some(expected), "{pointer}");
+    }
+    let nested = r#"{"a":{"b":[10,{"c~d":"x","e\/f":7},[]],"":3}}"#;
+    let cases = [
+        ("/a/b/0", Some("10")),
+        ("/a/b/1/c~0d", Some("\"x\"")),
+        ("/a/b/1/e~1f", Some("7")),
+        ("/a/b/2", Some("[]")),
+        ("/a/b/3", None),
+        ("/a/b/00", None),
+        ("/a/b/+0", None),
+        ("/a/", Some("3")),
+    ];
+    for (pointer, expected) in cases {
+        assert_eq!(look(nested, pointer), Some(expected), "{pointer}");
+    }
+}
+
+#[test]
+fn a_look_refuses_what_the_scan_refuses_wherever_it_stands() {
+    let broken: [&str; 12] = [
+        "",
+        "{",
+        "{\"a\":1,}",
+        "[1,]",
+        "{\"a\":1]",
+        "[1}",
+        "{\"a\" 1}",
+        "{\"op\":\"x\"} x",
+        "{\"op\":\"x\",\"b\":01}",
+        "{\"op\":",
+        "{,}",
+        "{\"a\":1 \"b\":2}",
+    ];
+    for text in broken {
+        assert_eq!(look(text, "/op"), None, "{text}");
+        assert_eq!(look(text, ""), None, "{text}");
+        assert_eq!(look(text, "/0"), None, "{text}");
+    }
+    let deep = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+    assert!(look(&deep(MAX_DEPTH), "/0").is_some() && look(&deep(MAX_DEPTH), "").is_some());
+    assert!(look(&deep(MAX_DEPTH + 1), "/0").is_none() && look(&deep(MAX_DEPTH + 1), "").is_none());
 }
