@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gravity_log::{EventLog, Health, ReadLimits};
+use gravity_log::{EventLog, Health};
+use gravity_model::Sequence;
 use gravity_model::port::export::Exporter;
 use gravity_model::port::view::ViewStore;
-use gravity_model::{EventKind, Sequence};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::beyond::{Beyond, Found};
 use crate::control;
 use crate::export::gauge::SubscriptionGauge;
 use crate::export::task::{Destination, SubscriptionTask};
@@ -253,11 +254,11 @@ impl Engine {
 
     /// May read from disk, for the age of what a view lacks: call it where blocking is allowed.
     pub fn status(&self) -> Status {
-        self.glance(|position| self.oldest_beyond(position))
+        self.glance(|beyond, position, last| beyond.look(&*self.inner.log, position, last))
     }
 
-    /// `oldest` tells when the first event beyond a position was received.
-    fn glance(&self, oldest: impl Fn(Sequence) -> Option<gravity_model::Micros>) -> Status {
+    /// `look` tells what lies on the log between a reader's position and where it could be.
+    fn glance(&self, look: impl Fn(&Beyond, Sequence, Sequence) -> Found) -> Status {
         let inner = &self.inner;
         let stat = inner.log.stat();
         let state = match &*inner.log.health().borrow() {
@@ -265,8 +266,13 @@ impl Engine {
             Health::WriteFailed { detail } => detail.clone(),
             Health::Closed => "closed".to_owned(),
         };
-        let routes: Vec<Route> = inner.routes.lock().clone();
-        let reached = |name: &str| routes.iter().find(|r| r.gauge.name == name).map(|r| r.gauge.checkpoint());
+        let (routes, subscriptions) = (inner.routes.lock().clone(), inner.subscriptions.lock().clone());
+        let reached = |name: &str| routes.iter().find(|r| r.gauge.name == name).map(|r| r.gauge.shown_checkpoint());
+        let route = |gauge: &RouteGauge| gauge.status(stat.last, look(&gauge.beyond, gauge.position(), stat.last));
+        let exporter = |gauge: &SubscriptionGauge| {
+            let reached = reached(&gauge.route).unwrap_or_default();
+            gauge.status(reached, look(&gauge.beyond, gauge.cursor(), reached))
+        };
         Status {
             log: LogStatus {
                 id: inner.log.identity().log_id,
@@ -281,29 +287,9 @@ impl Engine {
                 rules: inner.rules.newest().map(|v| v.hash()[..12].to_owned()).unwrap_or_default(),
             },
             sources: inner.sources.gauges().iter().map(|s| s.status()).collect(),
-            routes: routes.iter().map(|r| r.gauge.status(stat.last, oldest(r.gauge.position()))).collect(),
-            exporters: inner
-                .subscriptions
-                .lock()
-                .iter()
-                .map(|s| s.gauge.status(reached(&s.gauge.route).unwrap_or_default()))
-                .collect(),
+            routes: routes.iter().map(|r| route(&r.gauge)).collect(),
+            exporters: subscriptions.iter().map(|s| exporter(&s.gauge)).collect(),
         }
-    }
-
-    /// When the first event beyond `position` was received: the age of what a view lacks.
-    fn oldest_beyond(&self, position: Sequence) -> Option<gravity_model::Micros> {
-        if *self.inner.log.durable().borrow() <= position {
-            return None;
-        }
-        // Control records may stand before it: more of them in a row than this are behind no view.
-        let limits = ReadLimits { events: 256, bytes: 64 << 10 };
-        let blocks = match self.inner.log.read_recent(position, limits) {
-            Some(blocks) => blocks,
-            None => self.inner.log.read(position, limits).ok()?,
-        };
-        let mut beyond = blocks.iter().flat_map(gravity_log::Block::iter).filter(|r| r.sequence > position);
-        beyond.find(|r| r.event.kind != EventKind::Control).map(|r| r.event.received)
     }
 
     pub fn readiness(&self) -> Readiness {
@@ -312,7 +298,7 @@ impl Engine {
         if draining {
             reasons.push("draining before a stop".to_owned());
         }
-        let status = self.glance(|_| None);
+        let status = self.glance(|_, _, _| Found::default());
         let troubled = |s: RunState| matches!(s, RunState::Degraded | RunState::Stopped);
         let why = |error: &Option<String>| error.clone().unwrap_or_else(|| "no reason given".to_owned());
         for source in status.sources.iter().filter(|s| troubled(s.state)) {

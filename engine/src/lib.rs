@@ -9,6 +9,7 @@
 //! Knows ports, the log and rules; no broker, no database, no socket.
 
 mod append;
+mod beyond;
 pub mod clock;
 pub mod control;
 mod engine;

@@ -8,6 +8,7 @@ use hashbrown::HashSet;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::beyond::{Beyond, Found};
 use crate::control::{Cursor, ParkedMessage, Released};
 use crate::export::backlog::{Backlog, Place};
 use crate::ledger::Ledger;
@@ -25,6 +26,7 @@ pub struct SubscriptionGauge {
     /// Housekeeping waits for the cursor to be noted.
     wanted: AtomicBool,
     asked: Notify,
+    pub beyond: Beyond,
 }
 
 struct Inner {
@@ -58,6 +60,7 @@ impl SubscriptionGauge {
             backlog: Mutex::default(),
             wanted: AtomicBool::new(false),
             asked: Notify::new(),
+            beyond: Beyond::default(),
         }
     }
 
@@ -177,11 +180,15 @@ impl SubscriptionGauge {
         !self.inner.lock().new.is_empty()
     }
 
-    /// `reached`: how far the route has got (its position, control events included).
-    pub fn status(&self, reached: Sequence) -> SubscriptionStatus {
+    /// `reached`: how far the route has got (its checkpoint, control events included); `beyond`: what the caller found
+    /// between the cursor and there.
+    pub fn status(&self, reached: Sequence, beyond: Found) -> SubscriptionStatus {
+        let parked = {
+            let ledger = self.ledger.lock();
+            ledger.failed() + ledger.waiting()
+        };
         let inner = self.inner.lock();
-        let ledger = self.ledger.lock();
-        let behind = reached.get().saturating_sub(inner.cursor.get());
+        let behind = reached.get().saturating_sub(inner.cursor.get()).saturating_sub(beyond.control);
         let age = |oldest: Micros| (crate::clock::now() - oldest).max(0) as f64 / 1e6;
         SubscriptionStatus {
             name: self.exporter.clone(),
@@ -190,9 +197,9 @@ impl SubscriptionGauge {
             state: inner.state,
             cursor: inner.cursor.get(),
             lag_events: behind,
-            lag_seconds: if behind == 0 { 0.0 } else { inner.oldest.map_or(0.0, age) },
+            lag_seconds: if behind == 0 { 0.0 } else { inner.oldest.or(beyond.oldest).map_or(0.0, age) },
             delivered: inner.delivered,
-            parked: ledger.failed() + ledger.waiting(),
+            parked,
             error: inner.error.clone(),
         }
     }

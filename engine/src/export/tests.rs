@@ -171,7 +171,7 @@ async fn a_cursor_from_before_a_subscription_was_away_is_not_where_it_goes_on() 
     let task = tokio::spawn(task.run());
     stand.until(|stand| stand.gauge.cursor() == last).await;
     assert_eq!(stand.told(), [last]);
-    assert_eq!(stand.gauge.status(last).delivered, 4, "its account goes on");
+    assert_eq!(stand.gauge.status(last, Default::default()).delivered, 4, "its account goes on");
     stand.cancel.cancel();
     task.await.expect("ends");
 }

@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::beyond::{Beyond, Found};
 use crate::ledger::Ledger;
 use crate::status::{RouteStatus, RunState};
 
@@ -18,8 +19,10 @@ pub struct RouteGauge {
     inner: Mutex<Inner>,
     /// Committed checkpoint: exporters may pass up to it, waiters wake on it.
     checkpoint: watch::Sender<Sequence>,
+    /// Who holds it may ask this gauge; so nothing here locks it while `inner` is locked.
     pub ledger: Mutex<Ledger>,
     unknown: Mutex<HashMap<(String, String), u64>>,
+    pub beyond: Beyond,
 }
 
 struct Inner {
@@ -28,6 +31,8 @@ struct Inner {
     counters: Counters,
     /// Everything up to here is done or concerns no rule.
     position: Sequence,
+    /// See [`RouteGauge::seen`]; zero once the database was opened.
+    seen: Sequence,
     /// When the oldest event beyond `position` was received.
     oldest: Option<Micros>,
     /// Programs by the first sequence that they hold for, oldest first.
@@ -48,6 +53,7 @@ impl RouteGauge {
                 error: None,
                 counters: Counters::default(),
                 position: Sequence::ZERO,
+                seen: Sequence::ZERO,
                 oldest: None,
                 programs: Vec::new(),
                 parks_until: Sequence::ZERO,
@@ -56,6 +62,7 @@ impl RouteGauge {
             checkpoint: watch::Sender::new(Sequence::ZERO),
             ledger: Mutex::default(),
             unknown: Mutex::default(),
+            beyond: Beyond::default(),
         }
     }
 
@@ -74,10 +81,22 @@ impl RouteGauge {
         {
             let mut inner = self.inner.lock();
             inner.counters = counters;
+            inner.seen = Sequence::ZERO;
             inner.position = inner.position.max(checkpoint);
             inner.began_at.get_or_insert(checkpoint);
         }
         self.checkpoint.send_replace(checkpoint);
+    }
+
+    /// The database was looked at and is not open: for `status` only, nothing goes on from here.
+    pub fn seen(&self, checkpoint: Sequence, counters: Counters) {
+        let mut inner = self.inner.lock();
+        (inner.position, inner.seen, inner.counters) = (checkpoint, checkpoint, counters);
+    }
+
+    /// The checkpoint, or where it was seen to be before the route ever opened its database.
+    pub fn shown_checkpoint(&self) -> Sequence {
+        self.checkpoint().max(self.inner.lock().seen)
     }
 
     /// Believes the database after a reconnect, also where it went back.
@@ -156,19 +175,19 @@ impl RouteGauge {
         }
     }
 
-    /// `oldest` is when the first event beyond the route's position was received, where the caller looked it up.
-    pub fn status(&self, last: Sequence, oldest: Option<Micros>) -> RouteStatus {
+    /// `beyond` is what the caller found between the route's position and `last`.
+    pub fn status(&self, last: Sequence, beyond: Found) -> RouteStatus {
+        let widest_blocked = self.ledger.lock().widest();
         let inner = self.inner.lock();
-        let ledger = self.ledger.lock();
-        let behind = last.get().saturating_sub(inner.position.get());
+        let behind = last.get().saturating_sub(inner.position.get()).saturating_sub(beyond.control);
         let age = |oldest: Micros| (crate::clock::now() - oldest).max(0) as f64 / 1e6;
         let mut status = RouteStatus {
             name: self.name.clone(),
             kind: self.kind.to_owned(),
             state: inner.state,
-            checkpoint: self.checkpoint().get(),
+            checkpoint: self.checkpoint().max(inner.seen).get(),
             lag_events: behind,
-            lag_seconds: if behind == 0 { 0.0 } else { oldest.or(inner.oldest).map_or(0.0, age) },
+            lag_seconds: if behind == 0 { 0.0 } else { beyond.oldest.or(inner.oldest).map_or(0.0, age) },
             read: 0,
             applied: 0,
             filtered: 0,
@@ -177,7 +196,7 @@ impl RouteGauge {
             failed: 0,
             waiting: 0,
             skipped: 0,
-            widest_blocked: ledger.widest(),
+            widest_blocked,
             unknown_fields: self.unknown.lock().values().sum(),
             error: inner.error.clone(),
         };

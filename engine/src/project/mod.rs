@@ -7,6 +7,7 @@ pub mod evaluate;
 pub mod fold;
 pub mod gauge;
 pub mod lanes;
+mod look;
 pub mod park;
 pub mod prepare;
 pub mod route;

@@ -115,15 +115,22 @@ impl RouteTask {
 
     pub async fn run(mut self) {
         let mut back_off = BackOff::new();
+        let mut is_known = false;
         while !self.cancel.is_cancelled() {
             if self.orders.borrow_and_update().paused {
                 self.setup.gauge.set_state(RunState::Paused, None);
+                if !std::mem::replace(&mut is_known, true)
+                    && let Err(fault) = self.setup.look().await
+                {
+                    self.setup.gauge.set_state(RunState::Paused, Some(fault.to_string()));
+                }
                 tokio::select! {
                     () = self.cancel.cancelled() => break,
                     changed = self.orders.changed() => if changed.is_err() { break },
                 }
                 continue;
             }
+            is_known = true;
             match self.session(&mut back_off).await {
                 Ok(Ended::Cancelled | Ended::Joined) => break,
                 Ok(Ended::Paused | Ended::Again) => {}
