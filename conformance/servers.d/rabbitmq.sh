@@ -3,7 +3,7 @@
 
 VARIABLE=GRAVITY_TEST_RABBITMQ
 PORT=${GRAVITY_RABBITMQ_PORT:-15671}
-DIST_PORT=$((PORT + 10000))
+DIST_PORT=${GRAVITY_RABBITMQ_DIST_PORT:-25671}
 EPMD_PORT=${ERL_EPMD_PORT:-14369}
 address=127.0.0.1:$PORT
 READY_WITHIN=120
@@ -108,4 +108,12 @@ end_registry() {
 ready() {
   amqp-declare-queue --server=127.0.0.1 --port="$PORT" -q gravity-ready >/dev/null 2>&1 &&
     amqp-delete-queue --server=127.0.0.1 --port="$PORT" -q gravity-ready >/dev/null 2>&1
+}
+
+control() {
+  local words=() run=()
+  mapfile -t words < <(environment)
+  if ((EUID == 0)); then run=(setpriv --reuid=rabbitmq --regid=rabbitmq --init-groups); fi
+  cd /
+  env "${words[@]}" "${run[@]}" /usr/lib/rabbitmq/bin/rabbitmqctl "$@" </dev/null 9>&-
 }

@@ -190,7 +190,15 @@ impl Source for TwoSubjects {
             let payload = Some(batch.store(changed(next as i64, "a").as_bytes()));
             let position = Position { next, detail: 0 };
             let (key, headers, time) = (None, Span::default(), None);
-            batch.records.push(SourceRecord { payload, key, headers, time, slot, position, repeat: Repeat::ByPosition });
+            batch.records.push(SourceRecord {
+                payload,
+                key,
+                headers,
+                time,
+                slot,
+                position,
+                repeat: Repeat::ByPosition,
+            });
         }
         Ok(batch)
     }

@@ -75,7 +75,8 @@ impl ChunkBuilder {
         }
         self.last = self.handles.len();
         self.handles.push((message.topic_handle(), message.partition()));
-        let slot = Slot { position: Some(Arc::clone(&assigned.slot)), subject: Arc::clone(&assigned.subject), queue: None };
+        let slot =
+            Slot { position: Some(Arc::clone(&assigned.slot)), subject: Arc::clone(&assigned.subject), queue: None };
         self.chunk.batch.slots.push(slot);
         self.chunk.origins.push(Origin { partition: Arc::clone(partition), assignment: assigned.assignment });
     }

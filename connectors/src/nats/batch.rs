@@ -83,7 +83,15 @@ impl BatchBuilder {
         let payload = Some(self.batch.store(payload));
         let headers = self.batch.store(self.headers.as_encoded());
         let position = Position { next, detail: 0 };
-        self.batch.records.push(SourceRecord { payload, key: None, headers, time, slot, position, repeat: Repeat::ByPosition });
+        self.batch.records.push(SourceRecord {
+            payload,
+            key: None,
+            headers,
+            time,
+            slot,
+            position,
+            repeat: Repeat::ByPosition,
+        });
     }
 
     pub(super) fn finish(self) -> SourceBatch {

@@ -94,7 +94,11 @@ mod tests {
     fn what_an_operator_must_mend_is_told_from_what_passes() {
         for (code, text, kind) in [
             (404, "NOT_FOUND - no queue 'q' in vhost '/'", FaultKind::Misconfigured),
-            (404, "NOT_FOUND - home node 'r@h' of durable queue 'q' in vhost '/' is down or inaccessible", FaultKind::Transient),
+            (
+                404,
+                "NOT_FOUND - home node 'r@h' of durable queue 'q' in vhost '/' is down or inaccessible",
+                FaultKind::Transient,
+            ),
             (403, "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use", FaultKind::Transient),
             (403, "ACCESS_REFUSED - access to queue 'q' in vhost '/' refused for user 'u'", FaultKind::Misconfigured),
             (312, "NO_ROUTE", FaultKind::Misconfigured),

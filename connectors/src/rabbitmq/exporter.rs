@@ -173,7 +173,8 @@ impl RabbitMqExporter {
             Ok(Ok(Confirmation::Ack(None))) => Ok(()),
             Ok(Ok(Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)))) => {
                 let text = printable(returned.reply_text.as_str());
-                let detail = format!("the broker returned message {} (routing key {routing_key:?}): {text}", message.id);
+                let detail =
+                    format!("the broker returned message {} (routing key {routing_key:?}): {text}", message.id);
                 let kind = of_reply(returned.reply_code, &text);
                 Err(Fault::new(kind, format!("rabbitmq-{}", returned.reply_code), self.doing(), detail))
             }
@@ -255,7 +256,8 @@ impl Exporter for RabbitMqExporter {
         let channel = ask(link.connection.create_channel(), || self.doing()).await?;
         let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
         let name = self.options.exchange.as_str().into();
-        ask(channel.exchange_declare(name, ExchangeKind::Direct, passive, FieldTable::default()), || self.doing()).await?;
+        ask(channel.exchange_declare(name, ExchangeKind::Direct, passive, FieldTable::default()), || self.doing())
+            .await?;
         ask(channel.close(GOODBYE, "OK".into()), || self.doing()).await
     }
 

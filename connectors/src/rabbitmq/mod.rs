@@ -10,6 +10,6 @@ mod exporter;
 mod properties;
 mod source;
 
-pub use config::{RabbitMqConnection, RabbitMqExporterOptions, RabbitMqSourceOptions};
+pub use config::{PREFETCH, RabbitMqConnection, RabbitMqExporterOptions, RabbitMqSourceOptions};
 pub use exporter::RabbitMqExporter;
 pub use source::RabbitMqSource;

@@ -1,7 +1,7 @@
 //! A message's properties and header table as the headers of an event, and an event's as properties. Pure.
 
-use gravity_model::{HeaderBuf, Micros};
 use gravity_model::port::export::Message;
+use gravity_model::{HeaderBuf, Micros};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Map, Value};
@@ -157,7 +157,11 @@ mod tests {
             ("time", AMQPValue::Timestamp(u64::MAX), b"18446744073709551615"),
             ("void", AMQPValue::Void, b""),
             ("table", AMQPValue::FieldTable(inner), b"{\"n\":-9223372036854775808}"),
-            ("list", AMQPValue::FieldArray(FieldArray::from(vec![AMQPValue::LongInt(1), AMQPValue::Void])), b"[1,null]"),
+            (
+                "list",
+                AMQPValue::FieldArray(FieldArray::from(vec![AMQPValue::LongInt(1), AMQPValue::Void])),
+                b"[1,null]",
+            ),
         ];
         for (name, value, text) in cases {
             assert_eq!(header_value(&value), text, "{name}");

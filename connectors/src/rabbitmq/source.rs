@@ -280,7 +280,8 @@ impl Reading {
         Ok(())
     }
 
-    /// Messages that are in the queues or held here. The answer comes behind everything that the broker has sent before it.
+    /// Messages that are in the queues or held here. What a queue has given out may still be on its way through the channel
+    /// when the count is answered; the answer to a second question comes behind it.
     async fn waiting(&mut self) -> Result<u64, Fault> {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let mut ready = 0;
@@ -288,6 +289,7 @@ impl Reading {
             let doing = || self.doing("count the messages of");
             let counted = queue.channel.queue_declare((&*queue.name).into(), passive, FieldTable::default());
             ready += u64::from(ask(counted, doing).await?.message_count());
+            ask(queue.channel.basic_qos(self.prefetch, BasicQosOptions::default()), doing).await?;
         }
         self.take_arrived();
         Ok(ready + self.held.len() as u64)

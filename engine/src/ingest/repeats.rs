@@ -74,8 +74,15 @@ struct Known {
 enum Mark {
     None,
     /// `pair`: the id together with the payload, for a payload that is not the id's first.
-    Id { key: DedupeKey, payload: Digest, pair: DedupeKey },
-    Content { queue: usize, digest: Digest },
+    Id {
+        key: DedupeKey,
+        payload: Digest,
+        pair: DedupeKey,
+    },
+    Content {
+        queue: usize,
+        digest: Digest,
+    },
 }
 
 /// Marks of a batch's records, in their order.
@@ -145,7 +152,9 @@ impl Repeats {
         });
         self.ask(ids.collect()).await?;
         let pairs = marks.iter().filter_map(|mark| match mark {
-            Mark::Id { key, payload, pair } if self.payload_of(key).is_some_and(|known| known != *payload) => Some(*pair),
+            Mark::Id { key, payload, pair } if self.payload_of(key).is_some_and(|known| known != *payload) => {
+                Some(*pair)
+            }
             _ => None,
         });
         self.ask(pairs.collect()).await?;
@@ -307,15 +316,17 @@ impl Repeats {
         }
         let (mut start, mut count) = (0, 1);
         while !open.is_empty() {
-            let key = |queue: usize, digest, ordinal| content_key(&self.source, &self.queues[queue].name, digest, ordinal);
+            let key =
+                |queue: usize, digest, ordinal| content_key(&self.source, &self.queues[queue].name, digest, ordinal);
             let keys = open.iter().flat_map(|(queue, digest)| (start..start + count).map(|n| key(*queue, *digest, n)));
             let keys: Vec<DedupeKey> = keys.collect();
             self.ask(keys).await?;
             let mut further = Vec::new();
             for (number, digest) in open {
                 let name = self.queues[number].name.clone();
-                let hits = (start..start + count)
-                    .map_while(|n| Some((n, self.found.get(&content_key(&self.source, &name, digest, n))?.first.get())));
+                let hits = (start..start + count).map_while(|n| {
+                    Some((n, self.found.get(&content_key(&self.source, &name, digest, n))?.first.get()))
+                });
                 let hits: Vec<(u32, u64)> = hits.collect();
                 if hits.len() as u32 == count {
                     further.push((number, digest));

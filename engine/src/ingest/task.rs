@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gravity_log::{EventLog, Health, LogError};
-use gravity_model::port::source::{AckToken, BatchLimits, Slot, Source, SourceBatch, Start};
 use gravity_model::failpoint::{self, Hit};
+use gravity_model::port::source::{AckToken, BatchLimits, Slot, Source, SourceBatch, Start};
 use gravity_model::{Fault, FaultKind, Policy};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
