@@ -121,7 +121,8 @@ impl RabbitMqRig {
         RabbitMqSourceOptions {
             connection: connection(&self.address),
             queues: (0..self.partitions).map(|partition| self.queue(partition)).collect(),
-            prefetch: 1000,
+            // Some cases acknowledge nothing.
+            prefetch: 5000,
         }
     }
 

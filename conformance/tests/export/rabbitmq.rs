@@ -185,7 +185,7 @@ async fn e4_an_alarm_of_the_broker_is_told_and_passes() {
     let rig = rig_on(&broker.address, &[]).await;
     let exporter = RabbitMqExporter::new("out", rig.options()).with_attempt_limit(Duration::from_secs(2));
     assert!(exporter.export(&[numbered(1, Some("a"))]).await.iter().all(is_delivered));
-    broker.control(&["set_vm_memory_high_watermark", "absolute", "1KB"]).await;
+    broker.control(&["set_vm_memory_high_watermark", "absolute", "1000000"]).await;
     let until = Instant::now() + Duration::from_secs(30);
     let fault = loop {
         // The alarm is raised at the broker's next look at its memory.

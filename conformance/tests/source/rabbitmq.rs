@@ -75,7 +75,7 @@ async fn a_queue_has_one_reader_and_the_second_waits() {
         let book = Arc::new(Book::default());
         let mut first = connected(&rig, &book).await;
         let fault = refused(&mut *rig.source(), &book).await;
-        assert_eq!((fault.kind, &*fault.code), (FaultKind::Transient, "rabbitmq-403"), "{fault}");
+        assert_eq!((fault.kind, &*fault.code), (FaultKind::Transient, "rabbitmq-in-use"), "{kind}: {fault}");
         first.close().await;
         let mut second = connected(&rig, &book).await;
         second.close().await;

@@ -1,8 +1,8 @@
 //! The source: consumes queues that are there, hands out what comes, and acknowledges what is durable.
 //!
 //! Each queue has a channel of its own: delivery tags then grow by one in the order in which we hand out, so one
-//! acknowledgement covers everything up to it. The consumer is exclusive: what an earlier connection left unacknowledged is back
-//! in its queue before this one gets anything, and no second engine reads the same queue.
+//! acknowledgement covers everything up to it. There is one consumer: what an earlier connection left unacknowledged is back in its
+//! queue before this one gets anything, and no second engine reads the same queue.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -161,11 +161,18 @@ impl Reading {
         let doing = || format!("consume queue {name} of source {}", self.name);
         let channel = ask(self.connection.create_channel(), doing).await?;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        ask(channel.queue_declare(name.into(), passive, FieldTable::default()), doing).await?;
+        let declare = || channel.queue_declare(name.into(), passive, FieldTable::default());
+        let alone = |readers: u32, own: u32| match readers > own {
+            true => Err(in_use(doing(), readers - own)),
+            false => Ok(()),
+        };
+        alone(ask(declare(), doing).await?.consumer_count(), 0)?;
         ask(channel.basic_qos(self.prefetch, BasicQosOptions::default()), doing).await?;
         let exclusive = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
         let consumer = channel.basic_consume(name.into(), "".into(), exclusive, FieldTable::default());
         let consumer = ask(consumer, doing).await?;
+        // A quorum queue does not refuse a second reader, exclusive or not: two that came at once both go, and come again.
+        alone(ask(declare(), doing).await?.consumer_count(), 1)?;
         let number = self.queues.len();
         self.queues.push(Queue { name: name.into(), channel });
         let arrivals = consumer.map(move |arrived| match arrived {
@@ -301,6 +308,13 @@ impl Reading {
             tracing::debug!(source = %self.name, "the connection was not closed in an orderly way");
         }
     }
+}
+
+/// Mostly our own earlier connection, which the broker has not given up yet.
+fn in_use(doing: String, readers: u32) -> Fault {
+    let detail =
+        format!("{readers} other consumer(s) read the queue, and only one may: what they hold would come late");
+    Fault::new(FaultKind::Transient, "rabbitmq-in-use", doing, detail)
 }
 
 /// Copies deliveries into a batch.

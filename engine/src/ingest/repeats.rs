@@ -399,3 +399,7 @@ fn reused(batch: &SourceBatch, record: &SourceRecord) -> Undecodable {
     let detail = format!("the message id {:?} was used before for another payload", excerpt(&id));
     Undecodable { code: REUSED_ID, detail, at: None }
 }
+
+#[cfg(test)]
+#[path = "repeats_tests.rs"]
+mod tests;
