@@ -15,6 +15,7 @@ missing_packages() { :; }
 # Says why this machine cannot have the server, and then it is skipped; fails where it can.
 lacking() { return 1; }
 install() { :; }
+control() { die "$NAME has no tool of its own"; }
 
 # Start time of a process in clock ticks since boot, nothing when it is gone or a zombie. With the pid it names one process for ever.
 started_at() {

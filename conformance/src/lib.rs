@@ -7,6 +7,7 @@ pub mod kafka_rig;
 pub mod local_http;
 pub mod log_suite;
 pub mod nats_rig;
+pub mod rabbitmq_rig;
 pub mod source_suite;
 pub mod torture;
 pub mod view_suite;

@@ -11,13 +11,15 @@ pub mod mysql;
 pub mod nats;
 #[cfg(feature = "sql")]
 pub mod postgres;
-#[cfg(any(feature = "kafka", feature = "nats"))]
+#[cfg(any(feature = "kafka", feature = "nats", feature = "rabbitmq"))]
 mod printable;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
 #[cfg(feature = "sql")]
 mod sql;
 #[cfg(feature = "sql")]
 pub use sql::Bookkeeping;
 #[cfg(feature = "sql")]
 pub mod sqlite;
-#[cfg(any(feature = "http", feature = "nats"))]
+#[cfg(any(feature = "http", feature = "nats", feature = "rabbitmq"))]
 mod tls;

@@ -10,7 +10,7 @@ use gravity_engine::{Engine, IntakeError, IntakeRequest, SourcePort};
 use gravity_log::EventLog;
 use gravity_model::Fault;
 use gravity_model::port::source::{
-    AckToken, BatchLimits, Position, PositionBook, Slot, Source, SourceBatch, SourceRecord, Span, Start,
+    AckToken, BatchLimits, Position, PositionBook, Repeat, Slot, Source, SourceBatch, SourceRecord, Span, Start,
 };
 use support::{Rig, USERS, changed, eventually, in_step, post, route};
 
@@ -184,13 +184,21 @@ impl Source for TwoSubjects {
         }
         let mut batch = SourceBatch::default();
         for subject in ["users.eu", "users.us"] {
-            batch.slots.push(Slot { position: Some("STREAM/1".into()), subject: subject.into() });
+            batch.slots.push(Slot { position: Some("STREAM/1".into()), subject: subject.into(), queue: None });
         }
         for (slot, next) in [(0, 2), (1, 3), (0, 4)] {
             let payload = Some(batch.store(changed(next as i64, "a").as_bytes()));
             let position = Position { next, detail: 0 };
             let (key, headers, time) = (None, Span::default(), None);
-            batch.records.push(SourceRecord { payload, key, headers, time, slot, position });
+            batch.records.push(SourceRecord {
+                payload,
+                key,
+                headers,
+                time,
+                slot,
+                position,
+                repeat: Repeat::ByPosition,
+            });
         }
         Ok(batch)
     }

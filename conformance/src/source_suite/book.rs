@@ -1,9 +1,10 @@
-//! The log's side of a source, as small as it can be: positions move with the records, duplicates are dropped by position.
+//! The log's side of a source, as small as it can be: positions move with the records, duplicates are dropped by position, or
+//! where there is none by the producer's id, or by the content of what the broker says it delivers again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gravity_model::Headers;
-use gravity_model::port::source::{Position, PositionBook, SourceBatch};
+use gravity_model::port::source::{Position, PositionBook, Repeat, SourceBatch, SourceRecord};
 use parking_lot::Mutex;
 
 use super::Published;
@@ -22,6 +23,31 @@ struct Inner {
     positions: BTreeMap<String, Position>,
     taken: Vec<Taken>,
     duplicates: usize,
+    ids: BTreeSet<Vec<u8>>,
+    /// Contents that an earlier book took, each as often as it did.
+    before: Vec<Vec<u8>>,
+    /// Contents that this one took.
+    contents: Vec<Vec<u8>>,
+}
+
+impl Inner {
+    /// Whether a record without a position came before; it is remembered now.
+    fn is_known(&mut self, batch: &SourceBatch, record: &SourceRecord) -> bool {
+        match record.repeat {
+            Repeat::ByPosition => false,
+            Repeat::ById(id) => !self.ids.insert(batch.bytes(id).to_vec()),
+            Repeat::ByContent { redelivered } => {
+                let mut content = batch.bytes(record.headers).to_vec();
+                content.extend_from_slice(record.payload.map_or(&[], |span| batch.bytes(span)));
+                let before = self.before.iter().position(|known| *known == content).filter(|_| redelivered);
+                match before {
+                    Some(at) => drop(self.before.swap_remove(at)),
+                    None => self.contents.push(content),
+                }
+                before.is_some()
+            }
+        }
+    }
 }
 
 /// See the module.
@@ -36,13 +62,18 @@ impl Book {
         let mut inner = self.inner.lock();
         for record in &batch.records {
             let slot = &batch.slots[usize::from(record.slot)];
-            let slot = slot.position.as_deref().expect("a source with positions names its slots");
-            let known = inner.positions.get(slot).map_or(0, |position| position.next);
-            if record.position.next <= known {
+            let name = slot.position.as_deref().or(slot.queue.as_deref()).expect("a slot has positions, or a queue");
+            let known = inner.positions.get(name).map_or(0, |position| position.next);
+            let position = match slot.position {
+                Some(_) => record.position,
+                // Numbers of our own, for what is taken.
+                None => Position { next: known + 1, detail: 0 },
+            };
+            if position.next <= known || slot.position.is_none() && inner.is_known(batch, record) {
                 inner.duplicates += 1;
                 continue;
             }
-            inner.positions.insert(slot.to_owned(), record.position);
+            inner.positions.insert(name.to_owned(), position);
             let headers = Headers::from_encoded(batch.bytes(record.headers)).expect("headers as HeaderBuf writes them");
             let message = Published {
                 key: record.key.map(|span| batch.bytes(span).to_vec()),
@@ -50,7 +81,7 @@ impl Book {
                 headers: headers.iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect(),
                 time: record.time,
             };
-            inner.taken.push(Taken { slot: slot.to_owned(), offset: record.position.next - 1, message });
+            inner.taken.push(Taken { slot: name.to_owned(), offset: position.next - 1, message });
         }
     }
 
@@ -79,8 +110,10 @@ impl Book {
 
     /// A book that stands at the same positions but has taken nothing: the log after a restart.
     pub fn reopened(&self) -> Book {
-        let positions = self.inner.lock().positions.clone();
-        Book { inner: Mutex::new(Inner { positions, ..Inner::default() }) }
+        let inner = self.inner.lock();
+        let (positions, ids) = (inner.positions.clone(), inner.ids.clone());
+        let before = inner.before.iter().chain(&inner.contents).cloned().collect();
+        Book { inner: Mutex::new(Inner { positions, ids, before, ..Inner::default() }) }
     }
 
     /// Moves one slot by hand.

@@ -58,6 +58,11 @@ pub trait SourceRig: Send + Sync {
         true
     }
 
+    /// True where the broker itself gives out again what was not acknowledged, because it has no positions.
+    fn delivers_again(&self) -> bool {
+        false
+    }
+
     /// Everything odd that a message of this protocol can be.
     fn odd_messages(&self) -> Vec<Published> {
         let time = Some(1_700_000_000_123_000);
@@ -177,6 +182,20 @@ macro_rules! source_suite {
             the_end_is_passed_once_all_is_handed_out(3),
             the_end_is_passed_behind_a_gap(1),
             the_end_of_an_emptied_partition_is_passed(1),
+            closing_twice_is_fine_and_reading_after_it_is_a_fault(1),
+            lag_counts_what_is_left(1),
+        );
+    };
+    // A broker without positions: repeats are known by what they carry.
+    (repeats $rig:path) => {
+        $crate::source_suite!(@cases $rig;
+            every_record_arrives_as_published(1),
+            each_slot_keeps_its_order(4),
+            a_book_ahead_of_the_acknowledgement_makes_no_duplicate(1),
+            limits_hold(1),
+            a_dropped_wait_loses_nothing(2),
+            a_token_of_an_earlier_connection_is_ignored(1),
+            the_end_is_passed_once_all_is_handed_out(3),
             closing_twice_is_fine_and_reading_after_it_is_a_fault(1),
             lag_counts_what_is_left(1),
         );

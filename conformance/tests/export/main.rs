@@ -1,4 +1,4 @@
-//! The exporter port's contract over the memory double, a real Kafka, a real NATS and an HTTP endpoint, and what only one of
+//! The exporter port's contract over the memory double, real brokers and an HTTP endpoint, and what only one of
 //! them has.
 
 mod http;
@@ -6,4 +6,5 @@ mod jetstream;
 mod kafka;
 mod memory;
 mod nats;
+mod rabbitmq;
 mod tls;

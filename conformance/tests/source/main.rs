@@ -1,4 +1,4 @@
-//! The source port's contract over the memory double, a real Kafka and a real NATS, and what only one of them has.
+//! The source port's contract over the memory double, real brokers, and what only one of them has.
 
 mod kafka;
 mod memory;
@@ -6,3 +6,4 @@ mod nats;
 mod nats_core;
 mod nats_queue;
 mod nats_sign_in;
+mod rabbitmq;

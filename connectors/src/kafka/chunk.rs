@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use gravity_model::HeaderBuf;
-use gravity_model::port::source::{Position, Slot, SourceBatch, SourceRecord};
+use gravity_model::port::source::{Position, Repeat, Slot, SourceBatch, SourceRecord};
 
 use super::native::MessageRef;
 use super::progress::{Assigned, CHUNK_BYTES, Chunk, Origin, Partition};
@@ -75,7 +75,8 @@ impl ChunkBuilder {
         }
         self.last = self.handles.len();
         self.handles.push((message.topic_handle(), message.partition()));
-        let slot = Slot { position: Some(Arc::clone(&assigned.slot)), subject: Arc::clone(&assigned.subject) };
+        let slot =
+            Slot { position: Some(Arc::clone(&assigned.slot)), subject: Arc::clone(&assigned.subject), queue: None };
         self.chunk.batch.slots.push(slot);
         self.chunk.origins.push(Origin { partition: Arc::clone(partition), assignment: assigned.assignment });
     }
@@ -105,6 +106,7 @@ impl ChunkBuilder {
             time: message.timestamp_ms().and_then(|ms| ms.checked_mul(1000)),
             slot: self.last as u16,
             position: Position { next, detail },
+            repeat: Repeat::ByPosition,
         });
         true
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gravity_model::event::Micros;
 use gravity_model::port::source::{
-    AckToken, BatchLimits, Position, PositionBook, Slot, Source, SourceBatch, SourceRecord, Start,
+    AckToken, BatchLimits, Position, PositionBook, Repeat, Slot, Source, SourceBatch, SourceRecord, Start,
 };
 use gravity_model::{Fault, FaultKind, HeaderBuf};
 use hashbrown::HashMap;
@@ -300,11 +300,12 @@ impl MemorySource {
                     time: message.time,
                     slot: u16::try_from(batch.slots.len()).unwrap_or(u16::MAX),
                     position: Position { next: cursor.next, detail: 0 },
+                    repeat: Repeat::ByPosition,
                 });
             }
             if batch.records.len() > before {
                 let subject = Arc::from(self.name.as_str());
-                batch.slots.push(Slot { position: Some(Arc::clone(&cursor.slot)), subject });
+                batch.slots.push(Slot { position: Some(Arc::clone(&cursor.slot)), subject, queue: None });
                 reached.push((*number, cursor.next));
             }
         }

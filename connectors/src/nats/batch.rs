@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_nats::Message;
-use gravity_model::port::source::{BatchLimits, Position, Slot, SourceBatch, SourceRecord};
+use gravity_model::port::source::{BatchLimits, Position, Repeat, Slot, SourceBatch, SourceRecord};
 use gravity_model::{HeaderBuf, Micros};
 use hashbrown::HashMap;
 
@@ -75,7 +75,7 @@ impl BatchBuilder {
             None => {
                 let index = self.batch.slots.len() as u16;
                 let subject: Arc<str> = Arc::from(subject);
-                self.batch.slots.push(Slot { position: self.slot.clone(), subject: Arc::clone(&subject) });
+                self.batch.slots.push(Slot { position: self.slot.clone(), subject: Arc::clone(&subject), queue: None });
                 self.slots.insert(subject, index);
                 index
             }
@@ -83,7 +83,15 @@ impl BatchBuilder {
         let payload = Some(self.batch.store(payload));
         let headers = self.batch.store(self.headers.as_encoded());
         let position = Position { next, detail: 0 };
-        self.batch.records.push(SourceRecord { payload, key: None, headers, time, slot, position });
+        self.batch.records.push(SourceRecord {
+            payload,
+            key: None,
+            headers,
+            time,
+            slot,
+            position,
+            repeat: Repeat::ByPosition,
+        });
     }
 
     pub(super) fn finish(self) -> SourceBatch {

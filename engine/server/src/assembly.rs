@@ -10,6 +10,7 @@ use gravity_connectors::kafka::{
 use gravity_connectors::mysql::{MySqlOptions, MySqlViews};
 use gravity_connectors::nats::{JetStreamExporter, NatsExporter, NatsSource};
 use gravity_connectors::postgres::{PostgresOptions, PostgresViews, TlsMode};
+use gravity_connectors::rabbitmq::{RabbitMqExporter, RabbitMqSource};
 use gravity_connectors::sqlite::{SqliteOptions, SqliteViews};
 use gravity_engine::{
     ChangedParts, DatabaseOptions, DatabaseSpec, EngineParts, Envelope, EnvelopeOptions, ExporterSpec, KeyFrom,
@@ -23,6 +24,7 @@ use gravity_rules::diagnose::{Finding, Findings, Severity};
 use gravity_rules::{Context, DatabaseContext, DatabaseKind, Ddl as RulesDdl, RuleSet};
 
 use crate::assembly_nats;
+use crate::assembly_rabbitmq;
 use crate::config::database::{Bookkeeping, DatabaseEntry, Ddl, MySqlKeys, PostgresKeys, RouteKeys, SqliteKeys};
 use crate::config::exporter::{DeliveryKeys, ExporterEntry, FormatWord, KafkaExporterKeys, OnRefused, RestfulApiKeys};
 use crate::config::source::{EnvelopeWord, IntakeKeys, KafkaSourceKeys, SourceEntry, StartWord};
@@ -233,7 +235,9 @@ fn source(config: &Config, name: &str, entry: &SourceEntry, log_id: LogId) -> Re
         SourceEntry::Nats(keys) => {
             SourcePort::Pull(Box::new(NatsSource::new(name, assembly_nats::source(config, keys, log_id))))
         }
-        SourceEntry::RabbitMq(_) => return Err(lacking(entry.kind())),
+        SourceEntry::RabbitMq(keys) => {
+            SourcePort::Pull(Box::new(RabbitMqSource::new(name, assembly_rabbitmq::source(config, keys))))
+        }
     };
     let keys = entry.intake();
     Ok(SourceSpec {
@@ -330,7 +334,9 @@ fn exporter(config: &Config, name: &str, entry: &ExporterEntry) -> Result<Export
         ExporterEntry::JetStream(keys) => {
             Arc::new(JetStreamExporter::new(name, assembly_nats::jetstream_exporter(config, keys)))
         }
-        ExporterEntry::RabbitMq(_) => return Err(lacking(entry.kind())),
+        ExporterEntry::RabbitMq(keys) => {
+            Arc::new(RabbitMqExporter::new(name, assembly_rabbitmq::exporter(config, keys)))
+        }
     };
     let DeliveryKeys { format, on_refused, .. } = entry.delivery();
     Ok(ExporterSpec {

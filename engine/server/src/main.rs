@@ -2,6 +2,7 @@
 
 mod assembly;
 mod assembly_nats;
+mod assembly_rabbitmq;
 mod cli;
 mod config;
 mod http;

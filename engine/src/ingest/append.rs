@@ -1,12 +1,15 @@
 //! An append under construction: records of a pull source become events, or raw input with its dead letter.
 
+use std::borrow::Cow;
+
 use gravity_log::{Batch, MAX_EVENT_BYTES};
-use gravity_model::port::source::{Position, Slot, SourceBatch, SourceRecord};
+use gravity_model::port::source::{Position, Repeat, Slot, SourceBatch, SourceRecord};
 use gravity_model::{Event, EventKind, HeaderBuf, Headers};
 
 use crate::control::Parked;
 use crate::ingest::envelope::{self, Decoded, EnvelopeOptions, Message, Undecodable};
 use crate::ingest::letters::{IngestLetters, TOO_LARGE};
+use crate::ingest::repeats::Memory;
 
 /// Above this, payload, key and headers together, a message is kept as its beginning only (fault S12).
 const LARGEST_MESSAGE: usize = 32 << 20;
@@ -25,6 +28,8 @@ pub struct Append {
     pub received: u64,
     /// (index in the batch, state key, dead letter).
     pub letters: Vec<(u64, String, Parked)>,
+    /// (index in the batch, by what the record there is known when it comes again).
+    pub memories: Vec<(u32, Memory)>,
     /// Newest position per slot index of the source batch.
     positions: Vec<(u16, Position)>,
     extra: HeaderBuf,
@@ -49,8 +54,21 @@ impl Append {
         }
     }
 
-    /// Takes in one record: it is stored whatever it holds.
-    pub fn push(&mut self, options: &EnvelopeOptions, source: &str, batch: &SourceBatch, record: &SourceRecord) {
+    /// The next record is known by `memory` when it comes again: durable with it.
+    pub fn remember(&mut self, memory: Memory) {
+        let index = self.batch.len() as u32;
+        self.batch.remember(memory.entry(index));
+        self.memories.push((index, memory));
+    }
+
+    /// Takes in one record: it is stored whatever it holds. With `refused` it is kept raw, and that is its dead letter.
+    pub fn push(
+        &mut self,
+        options: &EnvelopeOptions,
+        source: &str,
+        (batch, record): (&SourceBatch, &SourceRecord),
+        refused: Option<Undecodable>,
+    ) {
         let headers = Headers::from_encoded(batch.bytes(record.headers)).unwrap_or_default();
         let payload = record.payload.map(|span| batch.bytes(span));
         let key = record.key.map(|span| batch.bytes(span));
@@ -61,9 +79,14 @@ impl Append {
         let bytes = payload.map_or(0, <[u8]>::len) + key.map_or(0, <[u8]>::len) + headers.encoded().len();
         let why = if bytes > LARGEST_MESSAGE {
             too_large(payload, format!("{bytes} bytes are more than {LARGEST_MESSAGE}"))
+        } else if let Some(refused) = refused {
+            refused
         } else {
             match envelope::decode(options, &message, &mut self.extra) {
-                Ok(decoded) => {
+                Ok(mut decoded) => {
+                    if let (None, Repeat::ById(id)) = (&decoded.id, record.repeat) {
+                        decoded.id = std::str::from_utf8(batch.bytes(id)).ok().map(Cow::Borrowed);
+                    }
                     let joined = join_headers(headers, &self.extra);
                     let headers = joined.as_ref().map_or(headers, HeaderBuf::as_headers);
                     let event = event_of(&decoded, source, headers);

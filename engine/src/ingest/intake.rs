@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::ingest::append::{event_of, join_headers};
 use crate::ingest::body::{self, Items};
+use crate::ingest::digest::digest;
 use crate::ingest::envelope::{self, Decoded, EnvelopeOptions, Message, excerpt};
 use crate::ingest::gauge::SourceGauge;
 use crate::ingest::request::{IntakeAnswer, IntakeError, IntakeRequest, malformed, refused, unavailable};
@@ -333,16 +334,4 @@ fn kept_headers(request: &IntakeRequest) -> HeaderBuf {
 
 fn dedupe_key(parts: &[&[u8]]) -> DedupeKey {
     DedupeKey(digest(parts))
-}
-
-/// BLAKE3-128 over length-prefixed parts.
-fn digest(parts: &[&[u8]]) -> [u8; 16] {
-    let mut hasher = blake3::Hasher::new();
-    for part in parts {
-        hasher.update(&(part.len() as u64).to_be_bytes());
-        hasher.update(part);
-    }
-    let mut short = [0; 16];
-    short.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-    short
 }

@@ -3,11 +3,13 @@
 pub mod append;
 pub mod body;
 pub mod book;
+mod digest;
 pub mod envelope;
 pub mod gauge;
 pub mod in_flight;
 pub mod intake;
 pub mod letters;
+pub mod repeats;
 pub mod request;
 mod retry;
 pub mod sources;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gravity_log::{EventLog, Health, LogError};
-use gravity_model::port::source::{BatchLimits, Slot, Source, SourceBatch, Start};
-use gravity_model::{Fault, Policy};
+use gravity_model::failpoint::{self, Hit};
+use gravity_model::port::source::{AckToken, BatchLimits, Slot, Source, SourceBatch, Start};
+use gravity_model::{Fault, FaultKind, Policy};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +16,7 @@ use crate::ingest::envelope::EnvelopeOptions;
 use crate::ingest::gauge::SourceGauge;
 use crate::ingest::in_flight::InFlight;
 use crate::ingest::letters::{IngestLetters, MOST_LETTERS};
+use crate::ingest::repeats::{Repeats, Verdict};
 use crate::status::RunState;
 use crate::supervise::BackOff;
 
@@ -52,6 +54,23 @@ pub struct SourceSetup {
     pub letters: Arc<IngestLetters>,
     pub stop_at_end: bool,
     pub cancel: CancellationToken,
+}
+
+/// What is on its way into the log, and what of it the broker may give out again.
+struct Way {
+    in_flight: InFlight,
+    repeats: Repeats,
+}
+
+impl Way {
+    async fn acknowledge(&mut self, source: &mut dyn Source, token: AckToken) -> Result<(), Fault> {
+        if failpoint::hit("ingest.before_acknowledge") == Hit::Fail {
+            return Err(Fault::new(FaultKind::Disconnected, "failpoint", "acknowledge", "told to fail"));
+        }
+        source.acknowledge(token).await?;
+        self.repeats.acknowledged(token);
+        Ok(())
+    }
 }
 
 /// Why the pump ended.
@@ -95,11 +114,14 @@ impl SourceSetup {
     /// Connects, pumps, and after a fault connects again.
     async fn keep_connected(&self, source: &mut dyn Source) {
         let book = Arc::new(Book::of(&self.gauge.name, &*self.log));
-        let mut in_flight = InFlight::new(self.letters.clone());
+        let mut way = Way {
+            in_flight: InFlight::new(self.letters.clone()),
+            repeats: Repeats::of(&self.gauge.name, self.log.clone()),
+        };
         let mut back_off = BackOff::new();
         loop {
             let ended = match self.unless_cancelled(source.connect(book.clone(), self.start)).await {
-                Ok(Some(())) => self.pump(source, &book, &mut in_flight, &mut back_off).await,
+                Ok(Some(())) => self.pump(source, &book, &mut way, &mut back_off).await,
                 Ok(None) => Ok(Ended::Cancelled),
                 Err(fault) => Err(fault),
             };
@@ -109,7 +131,7 @@ impl SourceSetup {
             }
             // The book goes back to what the log holds. As long as an append may still become durable, that would take its
             // records for new ones when they are delivered again.
-            in_flight.settle().await;
+            way.in_flight.settle().await;
             match then {
                 Then::End => return,
                 Then::Stop => return self.cancel.cancelled().await,
@@ -117,6 +139,7 @@ impl SourceSetup {
                 Then::WaitForLog | Then::Reconnect => {}
             }
             book.reset(&*self.log);
+            way.repeats.reset();
             if !back_off.wait(&self.cancel, None).await {
                 return;
             }
@@ -170,7 +193,7 @@ impl SourceSetup {
         &self,
         source: &mut dyn Source,
         book: &Book,
-        in_flight: &mut InFlight,
+        way: &mut Way,
         back_off: &mut BackOff,
     ) -> Result<Ended, Fault> {
         self.gauge.set_state(RunState::Running, None);
@@ -184,18 +207,18 @@ impl SourceSetup {
         // Nothing came at the last look, and when that was last used to note a position.
         let (mut is_quiet, mut passed) = (false, None::<Instant>);
         loop {
-            if has_passed_end && in_flight.is_empty() {
+            if has_passed_end && way.in_flight.is_empty() {
                 return Ok(Ended::AtEnd);
             }
             if self.letters.is_full() != is_full {
                 is_full = !is_full;
                 self.show_full(is_full);
             }
-            let may_take = !has_passed_end && !is_full && in_flight.len() < IN_FLIGHT;
+            let may_take = !has_passed_end && !is_full && way.in_flight.len() < IN_FLIGHT;
             let input = tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => Input::Cancelled,
-                done = in_flight.next(), if !in_flight.is_empty() => Input::Durable(done),
+                done = way.in_flight.next(), if !way.in_flight.is_empty() => Input::Durable(done),
                 _ = look.tick() => Input::Look,
                 batch = source.next_batch(LIMITS), if may_take => Input::Batch(batch?),
             };
@@ -204,14 +227,14 @@ impl SourceSetup {
                 Input::Durable(Ok(token)) => {
                     back_off.reset();
                     if let Some(token) = token {
-                        source.acknowledge(token).await?;
+                        way.acknowledge(source, token).await?;
                     }
                 }
                 Input::Durable(Err(_)) => return Ok(Ended::LogFailed),
                 Input::Batch(batch) => {
                     may_be_at_end = batch.records.is_empty();
-                    is_quiet = may_be_at_end && in_flight.is_empty();
-                    if let Err(error) = self.take(batch, book, in_flight).await
+                    is_quiet = may_be_at_end && way.in_flight.is_empty();
+                    if let Err(error) = self.take(batch, book, way).await
                         && !self.cancel.is_cancelled()
                     {
                         tracing::warn!(source = %self.gauge.name, %error, "append failed");
@@ -219,7 +242,14 @@ impl SourceSetup {
                     }
                 }
                 Input::Look => {
-                    self.gauge.set_lag(source.lag().await);
+                    let lag = source.lag().await;
+                    self.gauge.set_lag(lag);
+                    if way.in_flight.is_empty() {
+                        if lag == Some(0) {
+                            way.repeats.quiet();
+                        }
+                        self.note_acknowledged(way);
+                    }
                     if is_quiet && passed.is_none_or(|at| at.elapsed() >= NOTE_PASSED_EVERY) {
                         self.note_passed(source, book).await;
                         passed = Some(Instant::now());
@@ -228,8 +258,9 @@ impl SourceSetup {
                     may_be_at_end = looks % LOOKS_PER_END == 0;
                 }
                 Input::Cancelled => {
-                    self.drain(source, in_flight).await?;
-                    if in_flight.is_empty() {
+                    self.drain(source, way).await?;
+                    if way.in_flight.is_empty() {
+                        self.note_acknowledged(way);
                         self.note_passed(source, book).await;
                     }
                     return Ok(Ended::Cancelled);
@@ -242,10 +273,10 @@ impl SourceSetup {
     }
 
     /// What was taken in is stored and acknowledged before the source is left.
-    async fn drain(&self, source: &mut dyn Source, in_flight: &mut InFlight) -> Result<(), Fault> {
-        while !in_flight.is_empty() {
-            match in_flight.next().await {
-                Ok(Some(token)) => source.acknowledge(token).await?,
+    async fn drain(&self, source: &mut dyn Source, way: &mut Way) -> Result<(), Fault> {
+        while !way.in_flight.is_empty() {
+            match way.in_flight.next().await {
+                Ok(Some(token)) => way.acknowledge(source, token).await?,
                 Ok(None) => {}
                 Err(_) => break,
             }
@@ -261,6 +292,15 @@ impl SourceSetup {
         }
     }
 
+    /// Keeps what the broker is known to have read, where no append took it along.
+    fn note_acknowledged(&self, way: &mut Way) {
+        for (queue, position) in way.repeats.moved() {
+            if self.gauge.note_position(&*self.log, &queue, position) {
+                way.repeats.noted(&queue, position);
+            }
+        }
+    }
+
     fn show_full(&self, is_full: bool) {
         if is_full {
             let error =
@@ -273,13 +313,14 @@ impl SourceSetup {
     }
 
     /// Appends a source batch, in as many appends as it takes. After an error the book is ahead of the log.
-    async fn take(&self, batch: SourceBatch, book: &Book, in_flight: &mut InFlight) -> Result<(), LogError> {
+    async fn take(&self, batch: SourceBatch, book: &Book, way: &mut Way) -> Result<(), LogError> {
         if batch.records.is_empty() {
             return Ok(());
         }
+        let marks = way.repeats.look_up(&batch).await?;
         let mut append = Append::default();
         let mut duplicates = 0;
-        for record in &batch.records {
+        for (index, record) in batch.records.iter().enumerate() {
             if let Some(name) = &batch.slots[usize::from(record.slot)].position {
                 if !book.is_new(name, record.position) {
                     duplicates += 1;
@@ -288,23 +329,39 @@ impl SourceSetup {
                 book.advance(name, record.position);
                 append.moved(record.slot, record.position);
             }
-            append.push(&self.envelope, &self.gauge.name, &batch, record);
+            let (memory, refused) = match way.repeats.judge(&batch, &marks, index) {
+                Verdict::Again => {
+                    duplicates += 1;
+                    continue;
+                }
+                Verdict::New(memory) => (memory, None),
+                Verdict::Reused(memory, why) => (Some(memory), Some(why)),
+            };
+            if let Some(memory) = memory {
+                append.remember(memory);
+            }
+            append.push(&self.envelope, &self.gauge.name, (&batch, record), refused);
             if append.batch.bytes() >= APPEND_BYTES {
-                self.append(std::mem::take(&mut append), &batch.slots, in_flight).await?;
+                self.append(std::mem::take(&mut append), &batch.slots, way).await?;
             }
         }
         if !append.batch.is_empty() {
-            self.append(append, &batch.slots, in_flight).await?;
+            self.append(append, &batch.slots, way).await?;
         }
         self.gauge.count_duplicates(duplicates);
         // Where all were duplicates there is nothing to store, but what is before them may not be durable yet.
-        in_flight.acknowledge_after(batch.token);
+        way.in_flight.acknowledge_after(batch.token);
+        way.repeats.handed_over(batch.token);
         Ok(())
     }
 
-    async fn append(&self, mut append: Append, slots: &[Slot], in_flight: &mut InFlight) -> Result<(), LogError> {
+    async fn append(&self, mut append: Append, slots: &[Slot], way: &mut Way) -> Result<(), LogError> {
         append.set_positions(&self.gauge.name, slots);
-        if let Some(epoch) = in_flight.epoch() {
+        let moved = way.repeats.moved();
+        for (queue, position) in &moved {
+            append.batch.set_position(&self.gauge.name, queue, *position);
+        }
+        if let Some(epoch) = way.in_flight.epoch() {
             append.batch.require(epoch);
         }
         let appended = loop {
@@ -313,7 +370,10 @@ impl SourceSetup {
                 other => break other?,
             }
         };
-        in_flight.push(appended, append.letters);
+        moved.iter().for_each(|(queue, position)| way.repeats.noted(queue, *position));
+        let range = appended.range();
+        way.repeats.appended(range.first, range.last, &append.memories);
+        way.in_flight.push(appended, append.letters);
         Ok(())
     }
 
@@ -332,7 +392,7 @@ impl SourceSetup {
 
 enum Input {
     Cancelled,
-    Durable(Result<Option<gravity_model::port::source::AckToken>, LogError>),
+    Durable(Result<Option<AckToken>, LogError>),
     Batch(SourceBatch),
     /// Time to look at what nothing tells by itself.
     Look,

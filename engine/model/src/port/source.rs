@@ -57,6 +57,20 @@ pub struct SourceRecord {
     pub slot: u16,
     /// Position after this record.
     pub position: Position,
+    pub repeat: Repeat,
+}
+
+/// How the engine tells that a record came before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Repeat {
+    /// By its position, or not at all where its slot has none.
+    #[default]
+    ByPosition,
+    /// By the id that its producer gave it, one that is not empty: whenever that comes again, with the same payload.
+    ById(Span),
+    /// By nothing but its content, so that only what the broker says it has delivered before can be a repeat: two equal
+    /// orders of one customer are two events. Needs [`Slot::queue`].
+    ByContent { redelivered: bool },
 }
 
 /// Where a batch's records came from.
@@ -66,6 +80,9 @@ pub struct Slot {
     pub position: Option<Arc<str>>,
     /// Topic, subject or routing key: `event_from: "topic"` and dead letters show it.
     pub subject: Arc<str>,
+    /// Stable name of the queue, where the protocol has no positions and delivers again, before anything new, what was not
+    /// acknowledged. Only one connection at a time reads it.
+    pub queue: Option<Arc<str>>,
 }
 
 /// What [`Source::next_batch`] returns: records in delivery order over one arena, so that a message costs no allocation.
@@ -110,6 +127,7 @@ pub trait Source: Send {
     async fn next_batch(&mut self, limits: BatchLimits) -> Result<SourceBatch, Fault>;
 
     /// Everything up to and including the batch of `token` is durable (P1). Tokens come in order; some may be left out.
+    /// Where the broker forgets what is acknowledged, returns once it has read the acknowledgement.
     async fn acknowledge(&mut self, token: AckToken) -> Result<(), Fault>;
 
     /// Notes the source's present end; [`Source::has_passed_end`] then says whether everything before it was delivered.
@@ -119,7 +137,8 @@ pub trait Source: Send {
     /// True once every record that existed at the last `note_end` was returned by `next_batch`.
     async fn has_passed_end(&mut self) -> Result<bool, Fault>;
 
-    /// Records between our position and the source's end, where the protocol knows it.
+    /// Records between our position and the source's end, where the protocol knows it. With [`Slot::queue`]s, 0 is the
+    /// broker's word that nothing waits, neither there nor here.
     async fn lag(&mut self) -> Option<u64> {
         None
     }

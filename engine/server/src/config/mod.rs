@@ -18,6 +18,7 @@ mod token;
 pub mod unit;
 mod validate;
 mod validate_nats;
+mod validate_rabbitmq;
 
 pub use fingerprint::Fingerprints;
 pub use load::Config;

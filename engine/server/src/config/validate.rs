@@ -13,6 +13,7 @@ use super::settings::{FILE, Settings};
 use super::shared::{Protection, TransportKeys, is_loopback, split_address};
 use super::source::{EnvelopeWord, IntakeKeys, KafkaSourceKeys, SourceEntry, TombstoneWord};
 use super::validate_nats;
+use super::validate_rabbitmq;
 
 /// Names of entries that would be taken for something else.
 const RESERVED_NAMES: &[&str] = &["ingest", "gravity", "twist"];
@@ -98,13 +99,7 @@ pub fn source(entry: &SourceEntry, checking: &mut Checking<'_>) {
     match entry {
         SourceEntry::Kafka(keys) => kafka_source(keys, checking),
         SourceEntry::Nats(keys) => validate_nats::source(keys, checking),
-        SourceEntry::RabbitMq(keys) => {
-            host(&keys.host, checking);
-            transport(&keys.transport, std::iter::once(keys.host.as_str()), checking);
-            credentials(keys.username.as_deref(), keys.password.is_some(), checking);
-            list("queues", &keys.queues, checking);
-            not_built(entry.kind(), checking);
-        }
+        SourceEntry::RabbitMq(keys) => validate_rabbitmq::source(keys, checking),
         SourceEntry::Http(_) => {
             if checking.has("start") {
                 let message = "an http source has no past to start in: `start` does nothing here";
@@ -293,10 +288,7 @@ pub fn exporter(entry: &ExporterEntry, checking: &mut Checking<'_>) {
             validate_nats::target(&keys.host, &keys.subject, &keys.sign_in, &keys.transport, checking);
             validate_nats::name("stream", keys.stream.as_deref(), checking);
         }
-        ExporterEntry::RabbitMq(keys) => {
-            server(&keys.host, keys.username.as_deref(), keys.password.is_some(), &keys.transport, checking);
-            not_built(entry.kind(), checking);
-        }
+        ExporterEntry::RabbitMq(keys) => validate_rabbitmq::exporter(keys, checking),
     }
 }
 
