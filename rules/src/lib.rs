@@ -3,6 +3,7 @@
 //! [`load`] reads files into a [`RuleSet`] or says everything that is wrong with them; [`RuleSet::compile`] joins the rules
 //! of one route with the live tables; [`RouteProgram::evaluate`] turns the raw bytes of an event into changes.
 
+mod capture;
 pub mod codes;
 mod compile;
 mod convert;

@@ -14,6 +14,7 @@ use crate::ingest::book::Book;
 use crate::ingest::envelope::EnvelopeOptions;
 use crate::ingest::gauge::SourceGauge;
 use crate::ingest::in_flight::InFlight;
+use crate::ingest::last_delete::LastDeletes;
 use crate::ingest::letters::{IngestLetters, MOST_LETTERS};
 use crate::status::RunState;
 use crate::supervise::BackOff;
@@ -180,6 +181,7 @@ impl SourceSetup {
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks = 0;
+        let mut deletes = LastDeletes::default();
         let (mut has_passed_end, mut is_full) = (false, false);
         // Nothing came at the last look, and when that was last used to note a position.
         let (mut is_quiet, mut passed) = (false, None::<Instant>);
@@ -211,7 +213,7 @@ impl SourceSetup {
                 Input::Batch(batch) => {
                     may_be_at_end = batch.records.is_empty();
                     is_quiet = may_be_at_end && in_flight.is_empty();
-                    if let Err(error) = self.take(batch, book, in_flight).await
+                    if let Err(error) = self.take(batch, book, &mut deletes, in_flight).await
                         && !self.cancel.is_cancelled()
                     {
                         tracing::warn!(source = %self.gauge.name, %error, "append failed");
@@ -273,7 +275,13 @@ impl SourceSetup {
     }
 
     /// Appends a source batch, in as many appends as it takes. After an error the book is ahead of the log.
-    async fn take(&self, batch: SourceBatch, book: &Book, in_flight: &mut InFlight) -> Result<(), LogError> {
+    async fn take(
+        &self,
+        batch: SourceBatch,
+        book: &Book,
+        deletes: &mut LastDeletes,
+        in_flight: &mut InFlight,
+    ) -> Result<(), LogError> {
         if batch.records.is_empty() {
             return Ok(());
         }
@@ -288,7 +296,7 @@ impl SourceSetup {
                 book.advance(name, record.position);
                 append.moved(record.slot, record.position);
             }
-            append.push(&self.envelope, &self.gauge.name, &batch, record);
+            append.push(&self.envelope, &self.gauge.name, &batch, record, deletes);
             if append.batch.bytes() >= APPEND_BYTES {
                 self.append(std::mem::take(&mut append), &batch.slots, in_flight).await?;
             }
