@@ -249,6 +249,11 @@ fn source(config: &Config, name: &str, entry: &SourceEntry, log_id: LogId) -> Re
     })
 }
 
+/// How the messages of each source are read, by name.
+pub fn envelopes(config: &Config) -> std::collections::BTreeMap<String, EnvelopeOptions> {
+    config.sources.iter().map(|(name, entry)| (name.clone(), envelope(entry.intake()))).collect()
+}
+
 fn envelope(keys: &IntakeKeys) -> EnvelopeOptions {
     let field_or_header = |text: &str| match text.split_once(':') {
         Some(("field", pointer)) => Some((true, pointer.to_owned())),
