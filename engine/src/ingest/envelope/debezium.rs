@@ -19,7 +19,7 @@ pub(super) enum Found<'a> {
     Change {
         /// The change without its schema.
         text: &'a str,
-        fields: TopLevel<'a>,
+        fields: Box<TopLevel<'a>>,
         op: Op,
     },
     /// Not a change of a row: an event of its own name, for rules that want it.
@@ -65,7 +65,7 @@ pub(super) fn recognise<'a>(message: &Message<'a>, fields: &TopLevel<'a>) -> Opt
             (Some(_), Some(inner)) => inner,
             _ => fields.clone(),
         };
-        return Some(Found::Change { text: text.unwrap_or_default(), fields, op });
+        return Some(Found::Change { text: text.unwrap_or_default(), fields: Box::new(fields), op });
     }
     let of_connector = is_schema_wrapped && schema_name(fields).is_some_and(|name| name.starts_with("io.debezium."));
     if of_connector || message.subject.starts_with("__debezium-heartbeat") { other(message, change) } else { None }
@@ -89,7 +89,7 @@ pub(super) fn declared<'a>(
                 bad(format!("`op` is one of \"c\", \"u\", \"d\", \"r\", \"t\", \"m\", found {}", excerpt(letter.get())))
             })?;
             let fields = inner.unwrap_or_else(|| fields.clone());
-            Found::Change { text: inner_text.unwrap_or(text), fields, op }
+            Found::Change { text: inner_text.unwrap_or(text), fields: Box::new(fields), op }
         }
         None => other(message, change).ok_or_else(|| {
             bad("no `op`: neither a change event, nor transaction metadata, a heartbeat or a schema change")
