@@ -27,7 +27,7 @@ mod supervise;
 mod view_of_event;
 
 pub use engine::{Engine, StartError};
-pub use ingest::envelope::{Envelope, EnvelopeOptions, KeyFrom, NameFrom};
+pub use ingest::envelope::{Envelope, EnvelopeOptions, KeyFrom, NameFrom, Tombstone};
 pub use ingest::intake::Intake;
 pub use ingest::request::{IntakeAnswer, IntakeError, IntakeRequest};
 pub use operate::{ApiError, ReloadReport};

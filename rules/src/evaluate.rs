@@ -1,13 +1,14 @@
 //! From an event's raw bytes to changes: the hot path.
 
 use bytes::Bytes;
-use gravity_model::{EventKind, Recorded, Value};
+use gravity_model::{Captured, ColumnType, EventKind, Recorded, RowChange, Value};
 
+use crate::capture::{self, Row, Rows};
 use crate::codes;
 use crate::compile::{
-    Action, Cell, EventProgram, Input, InternedSet, KeyCell, Label, PassThrough, RouteProgram, RuleProgram,
+    Action, Cell, ColumnSets, EventProgram, Input, InternedSet, KeyCell, Label, PassThrough, RouteProgram, RuleProgram,
 };
-use crate::convert::{Given, Reject};
+use crate::convert::{Converter, Given, Reject};
 use crate::evaluation::{Change, ChangeOp, Evaluation, Refusal, Scratch, Verdict};
 use crate::path::Meta;
 use crate::scan::{self, Reason, ScanError, Slot};
@@ -15,8 +16,25 @@ use crate::scan::{self, Reason, ScanError, Slot};
 /// What a rule reads from.
 struct Material<'m> {
     recorded: &'m Recorded<'m>,
-    payload: &'m [u8],
+    /// What the slots are about; `None` is null.
+    payload: Option<&'m [u8]>,
     records: &'m Bytes,
+    captured: Option<Captured>,
+    /// The row of a captured change.
+    row: Option<&'m Row>,
+    /// What it was before, with its own slots and bytes, where the event says so.
+    former: Option<(&'m Row, &'m [u8])>,
+}
+
+impl<'m> Material<'m> {
+    fn payload(&self) -> &'m [u8] {
+        self.payload.unwrap_or_default()
+    }
+
+    /// A create that says which key the row had: it is there already, under that one.
+    fn is_moved(&self) -> bool {
+        self.former.is_some() && self.captured.is_some_and(|captured| captured.change == RowChange::Create)
+    }
 }
 
 impl RouteProgram {
@@ -32,6 +50,9 @@ impl RouteProgram {
         if program.rules.is_empty() {
             return Verdict::Matched;
         }
+        if let Some(captured) = capture::captured(event) {
+            return self.evaluate_captured(program, recorded, records, captured, out);
+        }
         let slots = &mut out.scratch.slots;
         slots.clear();
         slots.resize(program.trie.slots(), Slot::default());
@@ -42,14 +63,78 @@ impl RouteProgram {
         {
             return Verdict::Refused(self.bad_payload(program, &error));
         }
-        let material = Material { recorded, payload, records };
+        let material = Material { recorded, payload: event.payload, records, captured: None, row: None, former: None };
+        self.apply_all(program, &material, out)
+    }
+
+    /// The same for a captured change, whose row lies inside the message (SEMANTICS 2.3).
+    fn evaluate_captured(
+        &self,
+        program: &EventProgram,
+        recorded: &Recorded<'_>,
+        records: &Bytes,
+        captured: Captured,
+        out: &mut Evaluation,
+    ) -> Verdict {
+        let event = &recorded.event;
+        if capture::is_left_to_the_create(event, captured) {
+            return Verdict::Filtered;
+        }
+        // Taken out of the scratch for as long as slots point into it.
+        let mut rows = std::mem::take(&mut out.scratch.rows);
+        let verdict = match self.read_rows(program, recorded, captured, &mut rows, out) {
+            Err(error) => Verdict::Refused(self.bad_payload(program, &error)),
+            Ok(has_row) => {
+                let payload = event.payload.unwrap_or_default();
+                let former = rows.has_former().then(|| (&rows.former, rows.former.bytes(payload)));
+                let material = Material {
+                    recorded,
+                    payload: has_row.then(|| rows.row.bytes(payload)),
+                    records,
+                    captured: Some(captured),
+                    row: has_row.then_some(&rows.row),
+                    former,
+                };
+                self.apply_all(program, &material, out)
+            }
+        };
+        out.scratch.rows = rows;
+        verdict
+    }
+
+    /// Fills the slots of the row, and of the one before. False: the change names no row.
+    fn read_rows(
+        &self,
+        program: &EventProgram,
+        recorded: &Recorded<'_>,
+        captured: Captured,
+        rows: &mut Rows,
+        out: &mut Evaluation,
+    ) -> Result<bool, ScanError> {
+        let payload = recorded.event.payload.unwrap_or_default();
+        out.scratch.fields.clear();
+        let has_row = capture::read_rows(&recorded.event, captured, program, rows)?;
+        if has_row {
+            let fields = program.wants_fields.then_some(&mut out.scratch.fields);
+            rows.row.scan(payload, &program.trie, fields)?;
+            out.scratch.slots.clone_from(&rows.row.slots);
+        }
+        if rows.has_former() {
+            rows.former.scan(payload, &program.trie, None)?;
+        }
+        Ok(has_row)
+    }
+
+    /// All rules on one event whose slots are filled.
+    fn apply_all(&self, program: &EventProgram, material: &Material<'_>, out: &mut Evaluation) -> Verdict {
         let (first_change, first_value) = (out.changes.len(), out.values.len());
         let mut refusal = None;
         for rule in &program.rules {
-            if rule.reads_payload && event.payload.is_none() {
+            let Some(action) = capture::action_on(rule.action, material.captured) else { continue };
+            if rule.reads_payload && material.payload.is_none() && action != Action::DeleteAll {
                 continue;
             }
-            if let Err(refused) = self.apply(rule, &material, out, refusal.is_some()) {
+            if let Err(refused) = self.apply(rule, action, material, out, refusal.is_some()) {
                 refusal.get_or_insert(refused);
             }
         }
@@ -89,6 +174,7 @@ impl RouteProgram {
     fn apply(
         &self,
         rule: &RuleProgram,
+        action: Action,
         material: &Material<'_>,
         out: &mut Evaluation,
         keys_only: bool,
@@ -98,14 +184,14 @@ impl RouteProgram {
         let change = |op, key: std::ops::Range<usize>, row_end: usize| Change {
             table: rule.table,
             op,
-            columns: rule.full.id,
+            columns: if action == Action::Delete { ColumnSets::EMPTY } else { rule.full.id },
             key: key.start as u32..key.end as u32,
             old_key: None,
             values: row_start as u32..row_end as u32,
             rule: rule.rule,
-            park_if_missing: rule.action == Action::Patch { park_if_missing: true },
+            park_if_missing: action == Action::Patch { park_if_missing: true },
         };
-        if rule.action == Action::DeleteAll {
+        if action == Action::DeleteAll {
             out.changes.push(change(ChangeOp::DeleteAll, key_start..key_start, row_start));
             return Ok(());
         }
@@ -116,7 +202,7 @@ impl RouteProgram {
         }
         let key_end = out.keys.len();
         let at = out.changes.len();
-        let op = match rule.action {
+        let op = match action {
             Action::Write => ChangeOp::Upsert,
             Action::Insert { ignore: false } => ChangeOp::Insert,
             Action::Insert { ignore: true } => ChangeOp::InsertIgnore,
@@ -125,10 +211,10 @@ impl RouteProgram {
             Action::DeleteAll => ChangeOp::DeleteAll,
         };
         out.changes.push(change(op, key_start..key_end, out.values.len()));
-        if rule.action == Action::Write {
+        if action == Action::Write || (matches!(action, Action::Insert { .. }) && material.is_moved()) {
             self.former_key(rule, material, out, at, row_start)?;
         }
-        if keys_only || rule.action == Action::Delete {
+        if keys_only || action == Action::Delete {
             return Ok(());
         }
         if let Some(pass_through) = &rule.pass_through {
@@ -139,7 +225,7 @@ impl RouteProgram {
         change.columns = interned.id;
         change.values.end = out.values.len() as u32;
         if let Some(column) = interned.uncovered {
-            match rule.action {
+            match action {
                 Action::Write if change.op == ChangeOp::Upsert => change.op = ChangeOp::UpdateElseInsert,
                 Action::Insert { .. } => return Err(self.not_filled(rule, column)),
                 _ => {}
@@ -151,7 +237,7 @@ impl RouteProgram {
     /// Appends the key's values and their canonical bytes.
     fn key(&self, rule: &RuleProgram, material: &Material<'_>, out: &mut Evaluation) -> Result<(), Refusal> {
         for cell in &rule.key {
-            let value = match key_value(&cell.input, cell, &out.scratch.slots, material)? {
+            let value = match key_value(&cell.input, cell, rule.key.len(), &out.scratch.slots, material)? {
                 Some(value) => value,
                 None => return Err(missing_key(cell)),
             };
@@ -170,14 +256,19 @@ impl RouteProgram {
         at: usize,
         row_start: usize,
     ) -> Result<(), Refusal> {
-        if rule.key.iter().all(|cell| cell.previous.is_none()) {
+        if material.former.is_none() && rule.key.iter().all(|cell| cell.previous.is_none()) {
             return Ok(());
         }
         out.scratch.old_key.clear();
         for (part, cell) in rule.key.iter().enumerate() {
-            let former = match &cell.previous {
-                Some(input) => key_value(input, cell, &out.scratch.slots, material)?,
-                None => None,
+            let parts = rule.key.len();
+            let former = match (&cell.previous, material.former) {
+                (Some(input), _) => key_value(input, cell, parts, &out.scratch.slots, material)?,
+                (None, Some((row, bytes))) => {
+                    let before = Material { payload: Some(bytes), row: Some(row), former: None, ..*material };
+                    key_value(&cell.input, cell, parts, &row.slots, &before)?
+                }
+                (None, None) => None,
             };
             out.scratch.old_key.push(former.unwrap_or_else(|| out.values[row_start + part].clone()));
         }
@@ -205,7 +296,7 @@ impl RouteProgram {
         for (index, cell) in rule.cells.iter().enumerate() {
             let value = match &cell.input {
                 Input::Constant(value) => value.clone(),
-                input => match given(input, slots, material) {
+                input => match given_to(input, &cell.converter, slots, material) {
                     None => {
                         absent += 1;
                         continue;
@@ -241,7 +332,7 @@ impl RouteProgram {
         out: &mut Evaluation,
     ) -> Result<(), Refusal> {
         for (start, end) in &out.scratch.fields {
-            let raw = &material.payload[*start as usize..*end as usize];
+            let raw = &material.payload()[*start as usize..*end as usize];
             let name = match memchr::memchr(b'\\', raw) {
                 None => String::from_utf8_lossy(raw),
                 Some(_) => scan::unescape(raw).into(),
@@ -277,25 +368,58 @@ impl RouteProgram {
 
 /// A part of the key; `None` where the event has none (absent or null).
 #[inline]
-fn key_value(input: &Input, cell: &KeyCell, slots: &[Slot], material: &Material<'_>) -> Result<Option<Value>, Refusal> {
-    let value = match input {
-        Input::Constant(value) => value.clone(),
-        input => match given(input, slots, material) {
-            None | Some(Given::Null) => return Ok(None),
-            Some(given) => match cell.converter.convert(given, Some(material.records)) {
-                Ok(value) => value,
-                Err(reject) => return Err(rejected(reject, &cell.label)),
-            },
+fn key_value(
+    input: &Input,
+    cell: &KeyCell,
+    parts: usize,
+    slots: &[Slot],
+    material: &Material<'_>,
+) -> Result<Option<Value>, Refusal> {
+    let scalar = material.row.and_then(|row| row.scalar.as_deref());
+    let given = match (input, scalar) {
+        (Input::Constant(value), _) => return Ok((!value.is_null()).then(|| value.clone())),
+        // A message key that is one value names the row of a view whose key is one column.
+        (Input::Slot(_), Some(scalar)) if parts == 1 => Some(of_scalar(scalar, &cell.converter)),
+        (input, _) => given_to(input, &cell.converter, slots, material),
+    };
+    let value = match given {
+        None | Some(Given::Null) => return Ok(None),
+        Some(given) => match cell.converter.convert(given, Some(material.records)) {
+            Ok(value) => value,
+            Err(reject) => return Err(rejected(reject, &cell.label)),
         },
     };
     Ok((!value.is_null()).then_some(value))
+}
+
+/// The same, but a text that holds a document is that document to a column of JSON.
+#[inline]
+fn given_to<'g>(input: &Input, converter: &Converter, slots: &[Slot], material: &Material<'g>) -> Option<Given<'g>> {
+    if let (Input::Slot(slot), Some(row), ColumnType::Json) = (input, material.row, &converter.read_as)
+        && let Some(raw) = row.document(slots[*slot as usize])
+    {
+        return Some(Given::Composite { raw, array: false });
+    }
+    given(input, slots, material)
+}
+
+/// A whole message key as one value: JSON where it is, else text.
+fn of_scalar<'g>(scalar: &'g [u8], converter: &Converter) -> Given<'g> {
+    let wants_text = matches!(converter.read_as, ColumnType::Text | ColumnType::Varchar(_) | ColumnType::Uuid);
+    if scalar.first() == Some(&b'"') && serde_json::from_slice::<String>(scalar).is_ok() {
+        Given::Text { token: scalar, escaped: scalar.contains(&b'\\') }
+    } else if !wants_text && scan::is_number(scalar) {
+        Given::Number(scalar)
+    } else {
+        Given::Bytes(scalar)
+    }
 }
 
 /// `None`: absent.
 #[inline]
 fn given<'g>(input: &Input, slots: &[Slot], material: &Material<'g>) -> Option<Given<'g>> {
     match input {
-        Input::Slot(slot) => Given::of_slot(slots[*slot as usize], material.payload),
+        Input::Slot(slot) => Given::of_slot(slots[*slot as usize], material.payload()),
         Input::Meta(meta) => of_meta(meta, material.recorded),
         Input::Constant(_) => None,
     }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use gravity_model::Value;
 use hashbrown::HashMap;
 
+use crate::capture::Rows;
 use crate::scan::Slot;
 
 /// What a change does; the engine folds changes into the row groups of a batch.
@@ -134,6 +135,8 @@ pub(crate) struct Scratch {
     pub carried: Vec<u64>,
     /// Values of the former key of a move.
     pub old_key: Vec<Value>,
+    /// Rows of captured changes.
+    pub rows: Rows,
 }
 
 /// What became of an event on a route.

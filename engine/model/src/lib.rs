@@ -2,6 +2,7 @@
 //!
 //! Leaf of the workspace: no runtime, no clients, no files, no clock. A type moves in only when two packages speak it.
 
+pub mod capture;
 pub mod change;
 pub mod checkpoint;
 pub mod event;
@@ -12,6 +13,7 @@ pub mod port;
 pub mod shape;
 pub mod value;
 
+pub use capture::{CAPTURE_HEADER, Captured, RowChange};
 pub use change::{ChangeBatch, ColumnSet, RowGroup, RowOp, Step, TableChanges};
 pub use checkpoint::{Checkpoint, Counters};
 pub use event::{Event, EventKind, HeaderBuf, Headers, Micros, Recorded};

@@ -14,7 +14,7 @@ use gravity_connectors::rabbitmq::{RabbitMqExporter, RabbitMqSource};
 use gravity_connectors::sqlite::{SqliteOptions, SqliteViews};
 use gravity_engine::{
     ChangedParts, DatabaseOptions, DatabaseSpec, EngineParts, Envelope, EnvelopeOptions, ExporterSpec, KeyFrom,
-    MessageFormat, NameFrom, RulesInForce, SourcePort, SourceSpec,
+    MessageFormat, NameFrom, RulesInForce, SourcePort, SourceSpec, Tombstone,
 };
 use gravity_log::EventLog;
 use gravity_model::port::source::Start;
@@ -27,7 +27,7 @@ use crate::assembly_nats;
 use crate::assembly_rabbitmq;
 use crate::config::database::{Bookkeeping, DatabaseEntry, Ddl, MySqlKeys, PostgresKeys, RouteKeys, SqliteKeys};
 use crate::config::exporter::{DeliveryKeys, ExporterEntry, FormatWord, KafkaExporterKeys, OnRefused, RestfulApiKeys};
-use crate::config::source::{EnvelopeWord, IntakeKeys, KafkaSourceKeys, SourceEntry, StartWord};
+use crate::config::source::{EnvelopeWord, IntakeKeys, KafkaSourceKeys, SourceEntry, StartWord, TombstoneWord};
 use crate::config::{Config, Protection, SaslMechanism, Secret, TransportKeys, codes};
 
 /// Largest batch or request body where a source does not say.
@@ -253,6 +253,11 @@ fn source(config: &Config, name: &str, entry: &SourceEntry, log_id: LogId) -> Re
     })
 }
 
+/// How the messages of each source are read, by name.
+pub fn envelopes(config: &Config) -> std::collections::BTreeMap<String, EnvelopeOptions> {
+    config.sources.iter().map(|(name, entry)| (name.clone(), envelope(entry.intake()))).collect()
+}
+
 fn envelope(keys: &IntakeKeys) -> EnvelopeOptions {
     let field_or_header = |text: &str| match text.split_once(':') {
         Some(("field", pointer)) => Some((true, pointer.to_owned())),
@@ -271,10 +276,10 @@ fn envelope(keys: &IntakeKeys) -> EnvelopeOptions {
     };
     EnvelopeOptions {
         envelope: match keys.envelope {
-            // Debezium's is refused by `not_built` before this.
-            EnvelopeWord::Auto | EnvelopeWord::Debezium => Envelope::Auto,
+            EnvelopeWord::Auto => Envelope::Auto,
             EnvelopeWord::Gravity => Envelope::Gravity,
             EnvelopeWord::CloudEvents => Envelope::CloudEvents,
+            EnvelopeWord::Debezium => Envelope::Debezium,
             EnvelopeWord::Plain => Envelope::Plain,
         },
         event_from: match (&keys.event_name, &keys.event_from) {
@@ -283,6 +288,10 @@ fn envelope(keys: &IntakeKeys) -> EnvelopeOptions {
             (None, None) => None,
         },
         key_from: keys.key_from.as_deref().map(key_from),
+        tombstone: match keys.tombstone {
+            None | Some(TombstoneWord::Ignore) => Tombstone::Ignore,
+            Some(TombstoneWord::Delete) => Tombstone::Delete,
+        },
     }
 }
 

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 
 use gravity_log::{Batch, MAX_EVENT_BYTES};
 use gravity_model::port::source::{Position, Repeat, Slot, SourceBatch, SourceRecord};
-use gravity_model::{Event, EventKind, HeaderBuf, Headers};
+use gravity_model::{CAPTURE_HEADER, Event, EventKind, HeaderBuf, Headers};
 
 use crate::control::Parked;
 use crate::ingest::envelope::{self, Decoded, EnvelopeOptions, Message, Undecodable};
+use crate::ingest::last_delete::LastDeletes;
 use crate::ingest::letters::{IngestLetters, TOO_LARGE};
 use crate::ingest::repeats::Memory;
 
@@ -67,13 +68,27 @@ impl Append {
         options: &EnvelopeOptions,
         source: &str,
         (batch, record): (&SourceBatch, &SourceRecord),
+        deletes: &mut LastDeletes,
         refused: Option<Undecodable>,
     ) {
         let headers = Headers::from_encoded(batch.bytes(record.headers)).unwrap_or_default();
         let payload = record.payload.map(|span| batch.bytes(span));
         let key = record.key.map(|span| batch.bytes(span));
-        let subject = &batch.slots[usize::from(record.slot)].subject;
-        let message = Message { payload, key, headers, subject, time: record.time, content_type: None };
+        let slot = &batch.slots[usize::from(record.slot)];
+        let subject = &slot.subject;
+        let after_delete = match payload {
+            None => deletes.before(slot, key).map(str::to_owned),
+            Some(_) => None,
+        };
+        let message = Message {
+            payload,
+            key,
+            headers,
+            subject,
+            time: record.time,
+            content_type: None,
+            after_delete: after_delete.as_deref(),
+        };
         self.received += 1;
         self.extra.clear();
         let bytes = payload.map_or(0, <[u8]>::len) + key.map_or(0, <[u8]>::len) + headers.encoded().len();
@@ -87,6 +102,7 @@ impl Append {
                     if let (None, Repeat::ById(id)) = (&decoded.id, record.repeat) {
                         decoded.id = std::str::from_utf8(batch.bytes(id)).ok().map(Cow::Borrowed);
                     }
+                    deletes.note(slot, key, Some(&decoded));
                     let joined = join_headers(headers, &self.extra);
                     let headers = joined.as_ref().map_or(headers, HeaderBuf::as_headers);
                     let event = event_of(&decoded, source, headers);
@@ -99,6 +115,7 @@ impl Append {
                 Err(why) => why,
             }
         };
+        deletes.note(slot, key, None);
         let is_cut = why.code == TOO_LARGE;
         let keep = |part: &'_ [u8]| if is_cut { part.len().min(KEPT_OF_TOO_LARGE) } else { part.len() };
         let key = key.map(|key| &key[..keep(key)]);
@@ -147,12 +164,15 @@ pub fn event_of<'e>(decoded: &'e Decoded<'_>, source: &'e str, headers: Headers<
     }
 }
 
-/// The message's headers followed by the envelope's own attributes; `None` where there are none to add.
+/// The message's headers followed by the envelope's own attributes; `None` where there are none to add. The mark of a
+/// captured change is ours to give: one that a producer sent is left out.
 pub fn join_headers(headers: Headers<'_>, extra: &HeaderBuf) -> Option<HeaderBuf> {
-    if extra.as_encoded().is_empty() {
+    let is_mark = |name: &str| name.eq_ignore_ascii_case(CAPTURE_HEADER);
+    if extra.as_encoded().is_empty() && headers.get(CAPTURE_HEADER).is_none() {
         return None;
     }
     let mut joined = HeaderBuf::new();
-    headers.iter().chain(extra.as_headers().iter()).for_each(|(name, value)| joined.push(name, value));
+    let own = headers.iter().filter(|(name, _)| !is_mark(name));
+    own.chain(extra.as_headers().iter()).for_each(|(name, value)| joined.push(name, value));
     Some(joined)
 }

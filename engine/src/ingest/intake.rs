@@ -220,6 +220,7 @@ impl Inner {
                 subject: &self.gauge.name,
                 time: None,
                 content_type,
+                after_delete: None,
             };
             let mut extra = HeaderBuf::new();
             let decoded = envelope::decode(options, &message, &mut extra)

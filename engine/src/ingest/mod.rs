@@ -8,6 +8,7 @@ pub mod envelope;
 pub mod gauge;
 pub mod in_flight;
 pub mod intake;
+mod last_delete;
 pub mod letters;
 pub mod repeats;
 pub mod request;

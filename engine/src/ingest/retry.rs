@@ -109,6 +109,7 @@ impl Engine {
             subject: &letter.parked.event,
             time: raw.time,
             content_type: None,
+            after_delete: None,
         };
         let mut extra = HeaderBuf::new();
         let decoded = match envelope::decode(&options, &message, &mut extra) {

@@ -15,6 +15,7 @@ use crate::ingest::book::Book;
 use crate::ingest::envelope::EnvelopeOptions;
 use crate::ingest::gauge::SourceGauge;
 use crate::ingest::in_flight::InFlight;
+use crate::ingest::last_delete::LastDeletes;
 use crate::ingest::letters::{IngestLetters, MOST_LETTERS};
 use crate::ingest::repeats::{Repeats, Verdict};
 use crate::status::RunState;
@@ -60,6 +61,7 @@ pub struct SourceSetup {
 struct Way {
     in_flight: InFlight,
     repeats: Repeats,
+    deletes: LastDeletes,
 }
 
 impl Way {
@@ -117,6 +119,7 @@ impl SourceSetup {
         let mut way = Way {
             in_flight: InFlight::new(self.letters.clone()),
             repeats: Repeats::of(&self.gauge.name, self.log.clone()),
+            deletes: LastDeletes::default(),
         };
         let mut back_off = BackOff::new();
         loop {
@@ -340,7 +343,7 @@ impl SourceSetup {
             if let Some(memory) = memory {
                 append.remember(memory);
             }
-            append.push(&self.envelope, &self.gauge.name, (&batch, record), refused);
+            append.push(&self.envelope, &self.gauge.name, (&batch, record), &mut way.deletes, refused);
             if append.batch.bytes() >= APPEND_BYTES {
                 self.append(std::mem::take(&mut append), &batch.slots, way).await?;
             }

@@ -21,8 +21,7 @@ use crate::trie::{Trie, TrieBuilder};
 
 use rule::RuleCompiler;
 pub(crate) use rule::convert_constant;
-use sets::ColumnSets;
-pub(crate) use sets::InternedSet;
+pub(crate) use sets::{ColumnSets, InternedSet};
 
 /// The rules of one route, ready for events. Shared between tasks; evaluation needs `&self` only.
 #[derive(Debug)]
@@ -179,7 +178,7 @@ pub(crate) fn compile(
     let mut findings = Findings::new();
     let kind = rules.databases.get(database).map_or(DatabaseKind::Sqlite, |context| context.kind);
     let default_unknown = rules.databases.get(database).and_then(|context| context.unknown_fields).unwrap_or_default();
-    let sets = ColumnSets::default();
+    let sets = ColumnSets::new();
     let mut tables: Vec<SharedShape> = Vec::new();
     let mut events: IndexMap<&str, (TrieBuilder, EventParts)> = IndexMap::new();
     for (index, rule) in rules.rules.iter().enumerate() {

@@ -30,6 +30,16 @@ struct SetsInner {
 }
 
 impl ColumnSets {
+    /// The set of no columns, which deletes carry.
+    pub const EMPTY: u32 = 0;
+
+    pub fn new() -> ColumnSets {
+        let sets = ColumnSets::default();
+        let empty = sets.intern(ColumnSet::default());
+        debug_assert_eq!(empty, ColumnSets::EMPTY);
+        sets
+    }
+
     pub fn get(&self, id: u32) -> Arc<ColumnSet> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         inner.sets.get(id as usize).cloned().unwrap_or_default()

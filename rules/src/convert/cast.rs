@@ -115,7 +115,8 @@ fn plain_text(value: &Value) -> Text {
     }
 }
 
-fn json_text(value: &Value) -> String {
+/// A value as JSON: numbers by their digits, dates and times in ISO 8601, bytes in base64.
+pub fn json_text(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Decimal(_) | Value::Json(_) => {

@@ -17,6 +17,8 @@ use crate::codes;
 use crate::scan::{self, Kind, Slot};
 
 pub(crate) use cast::Cast;
+pub use cast::json_text;
+pub(crate) use time::{date_text, time_text, timestamp_text};
 
 /// A value as the event gives it.
 #[derive(Clone, Copy, Debug)]

@@ -170,7 +170,7 @@ fn pair(high: u8, low: u8) -> Result<u32, BadTime> {
 }
 
 /// `YYYY-MM-DD`; years beyond four digits get a sign, as ISO 8601 has it.
-pub(super) fn date_text(days: i64) -> String {
+pub(crate) fn date_text(days: i64) -> String {
     let (year, month, day) = calendar_day(days);
     match year {
         0..=9999 => format!("{year:04}-{month:02}-{day:02}"),
@@ -178,7 +178,7 @@ pub(super) fn date_text(days: i64) -> String {
     }
 }
 
-pub(super) fn time_text(micros: i64) -> String {
+pub(crate) fn time_text(micros: i64) -> String {
     let seconds = micros.div_euclid(1_000_000);
     let mut out = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
     let fraction = micros.rem_euclid(1_000_000);
@@ -189,7 +189,7 @@ pub(super) fn time_text(micros: i64) -> String {
 }
 
 /// RFC 3339; `Z` behind it when the value has a zone.
-pub(super) fn timestamp_text(micros: i64, zoned: bool) -> String {
+pub(crate) fn timestamp_text(micros: i64, zoned: bool) -> String {
     let days = micros.div_euclid(DAY_MICROS);
     let date = date_text(days);
     format!("{date}T{}{}", time_text(micros.rem_euclid(DAY_MICROS)), if zoned { "Z" } else { "" })

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -34,6 +34,17 @@ pub struct Client {
     http: reqwest::Client,
     base: String,
     token: Option<Secret>,
+}
+
+/// Why the engine took nothing of a batch.
+#[derive(Debug)]
+pub struct Refused {
+    pub status: u16,
+    pub code: String,
+    /// Place in the body, where it is about one.
+    pub line: Option<u64>,
+    pub column: Option<u64>,
+    pub failure: Failure,
 }
 
 /// Runs a command's future on a runtime of its own thread.
@@ -112,6 +123,29 @@ impl Client {
         self.answer(request.header("idempotency-key", key).body(body)).await
     }
 
+    /// Posts lines of events under a key that makes a repetition harmless. The outer error is about the way there.
+    pub async fn post_batch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        key: &str,
+        body: Vec<u8>,
+    ) -> Result<Result<T, Refused>, Failure> {
+        let request = self.request(Method::POST, path).header("content-type", "application/x-ndjson");
+        let request = request.header("idempotency-key", key).body(body);
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+        if status.is_success() {
+            return self.read(&body).map(Ok);
+        }
+        let problem = serde_json::from_slice::<Problem>(&body).ok();
+        let number = |name: &str| problem.as_ref()?.more.get(name)?.as_u64();
+        let (line, column) = (number("line"), number("column"));
+        let failure = self.refusal(status, &body);
+        let code = failure.code.clone().unwrap_or_default();
+        Ok(Err(Refused { status: status.as_u16(), code, line, column, failure }))
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base));
         match &self.token {
@@ -124,19 +158,23 @@ impl Client {
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
         if !status.is_success() {
-            return Err(self.refusal(status, response).await);
+            let body = response.bytes().await.unwrap_or_default();
+            return Err(self.refusal(status, &body));
         }
         let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
-        serde_json::from_slice(&body).map_err(|error| {
+        self.read(&body)
+    }
+
+    fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Failure> {
+        serde_json::from_slice(body).map_err(|error| {
             Failure::failed(format!("the answer of {} cannot be understood", self.base))
                 .because(&error)
                 .code(codes::ENGINE_ANSWER)
         })
     }
 
-    async fn refusal(&self, status: StatusCode, response: Response) -> Failure {
-        let body = response.bytes().await.unwrap_or_default();
-        let Ok(problem) = serde_json::from_slice::<Problem>(&body) else {
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> Failure {
+        let Ok(problem) = serde_json::from_slice::<Problem>(body) else {
             let message = format!("{} answered {status}: is it Gravity?", self.base);
             return Failure::failed(message).code(codes::ENGINE_ANSWER);
         };

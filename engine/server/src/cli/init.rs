@@ -19,6 +19,7 @@ const FILES: &[(&str, &str)] = &[
     ("databases.json", include_str!("starter/databases.json")),
     ("rules.json", include_str!("starter/rules.json")),
     ("exporter.json", include_str!("starter/exporter.json")),
+    ("tests/users.json", include_str!("starter/tests.json")),
     ("gravity.toml", include_str!("starter/gravity.toml")),
 ];
 
@@ -40,11 +41,14 @@ pub fn run(args: &Args) -> Result<Exit, Failure> {
     std::fs::create_dir_all(folder).map_err(|error| cannot(&error, folder))?;
     for (name, text) in FILES {
         let path = folder.join(name);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(|error| cannot(&error, parent))?;
+        }
         std::fs::write(&path, text).map_err(|error| cannot(&error, &path))?;
     }
     let at = folder.display();
     show::say(&format!(
-        "wrote {} files to {at}. Try:\n  gravity check -c {at}\n  gravity run -c {at} &\n  \
+        "wrote {} files to {at}. Try:\n  gravity check -c {at}\n  gravity test -c {at}\n  gravity run -c {at} &\n  \
          gravity send userCreated '{{\"id\": 1, \"name\": \"Fred\", \"email\": \"fred@example.com\"}}' -c {at}\n  \
          sqlite3 {at}/views.db 'SELECT * FROM users'",
         FILES.len()

@@ -9,6 +9,7 @@ mod dlq;
 mod exit;
 mod explain;
 mod flags;
+mod import;
 mod init;
 pub mod log;
 mod route;
@@ -17,6 +18,7 @@ mod schema;
 mod send;
 mod show;
 mod status;
+mod test;
 
 use std::process::ExitCode;
 
@@ -46,9 +48,11 @@ enum Command {
     Demo(demo::Args),
     Init(init::Args),
     Check(check::Args),
+    Test(test::Args),
     Run(run::Args),
     Status(status::Args),
     Send(send::Args),
+    Import(import::Args),
     #[command(subcommand)]
     Log(log::Command),
     #[command(subcommand)]
@@ -71,9 +75,11 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Init(args) => init::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Test(args) => test::run(&args),
         Command::Run(args) => run::run(args),
         Command::Status(args) => status::run(&args),
         Command::Send(args) => send::run(args),
+        Command::Import(args) => import::run(args),
         Command::Log(command) => log::run(command),
         Command::Dlq(command) => dlq::run(command),
         Command::Route(command) => route::run(command),
@@ -133,7 +139,9 @@ mod tests {
             include_str!("../../tests/cli/check.rs"),
             include_str!("../../tests/cli/commands.rs"),
             include_str!("../../tests/cli/demo.rs"),
+            include_str!("../../tests/cli/import.rs"),
             include_str!("../../tests/cli/run.rs"),
+            include_str!("../../tests/cli/rule_tests.rs"),
             include_str!("../../tests/cli/tokens.rs"),
             include_str!("../../tests/cli/support.rs"),
         );

@@ -36,9 +36,9 @@ pub struct Args {
 }
 
 #[derive(Deserialize, serde::Serialize)]
-struct Answer {
-    first: Option<u64>,
-    last: Option<u64>,
+pub struct Answer {
+    pub first: Option<u64>,
+    pub last: Option<u64>,
     #[serde(default)]
     duplicates: u64,
 }

@@ -66,6 +66,8 @@ codes! {
     ENGINE_UNREACHABLE = "cli/engine-unreachable";
     ENGINE_ANSWER = "cli/engine-answer";
     EXISTS = "cli/exists";
+    BAD_IMPORT = "cli/bad-import";
+    BAD_CASE = "cli/bad-case";
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::exporter::{ExporterEntry, RestfulApiKeys};
 use super::load::Checking;
 use super::settings::{FILE, Settings};
 use super::shared::{Protection, TransportKeys, is_loopback, split_address};
-use super::source::{EnvelopeWord, IntakeKeys, KafkaSourceKeys, SourceEntry, TombstoneWord};
+use super::source::{IntakeKeys, KafkaSourceKeys, SourceEntry};
 use super::validate_nats;
 use super::validate_rabbitmq;
 
@@ -95,7 +95,6 @@ pub fn settings(settings: &Settings, findings: &mut Findings) {
 /// One source.
 pub fn source(entry: &SourceEntry, checking: &mut Checking<'_>) {
     intake(entry.intake(), checking);
-    not_built_yet(entry.intake(), checking);
     match entry {
         SourceEntry::Kafka(keys) => kafka_source(keys, checking),
         SourceEntry::Nats(keys) => validate_nats::source(keys, checking),
@@ -140,20 +139,6 @@ fn intake(keys: &IntakeKeys, checking: &mut Checking<'_>) {
     }
     if keys.max_batch.is_some_and(|size| size.0 > 1 << 30) {
         checking.refuse(gravity_rules::codes::BAD_VALUE, "max_batch", "`max_batch` must be at most 1GiB", None);
-    }
-}
-
-/// Parts of intake that come with Debezium.
-fn not_built_yet(keys: &IntakeKeys, checking: &mut Checking<'_>) {
-    if keys.envelope == EnvelopeWord::Debezium {
-        let message =
-            format!("`{}`: the Debezium envelope is not in this build: `gravity run` refuses it", checking.name);
-        checking.warn(codes::NOT_BUILT, "envelope", message, None);
-    }
-    if keys.tombstone == Some(TombstoneWord::Delete) {
-        let message =
-            format!("`{}`: `\"tombstone\": \"delete\"` is not in this build: `gravity run` refuses it", checking.name);
-        checking.warn(codes::NOT_BUILT, "tombstone", message, None);
     }
 }
 

@@ -4,6 +4,8 @@ mod bad;
 mod check;
 mod commands;
 mod demo;
+mod import;
+mod rule_tests;
 mod run;
 mod support;
 mod tokens;
