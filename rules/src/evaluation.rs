@@ -134,6 +134,8 @@ pub(crate) struct Scratch {
     pub carried: Vec<u64>,
     /// Values of the former key of a move.
     pub old_key: Vec<Value>,
+    /// Which routings of the event hold, by index.
+    pub held: Vec<bool>,
 }
 
 /// What became of an event on a route.
@@ -141,7 +143,7 @@ pub(crate) struct Scratch {
 pub enum Verdict {
     /// No rule of this route names the event.
     Unmatched,
-    /// Rules name it, but nothing is to be written or told: a null payload.
+    /// Rules name it, but nothing is to be written or told: a null payload, or no filter that is true.
     Filtered,
     /// There is at least one change, or the rules only route.
     Matched,

@@ -2,6 +2,7 @@
 
 mod cast;
 mod number;
+pub(crate) mod plain;
 mod text;
 mod time;
 
@@ -62,7 +63,7 @@ impl<'a> Given<'a> {
         })
     }
 
-    fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Given::Null => "null",
             Given::Bool(_) => "true/false",
@@ -101,7 +102,7 @@ impl<'a> Given<'a> {
     }
 
     /// A short form for messages.
-    fn excerpt(self) -> String {
+    pub(crate) fn excerpt(self) -> String {
         const LONGEST: usize = 40;
         let whole = match self {
             Given::Number(raw) | Given::Text { token: raw, .. } | Given::Composite { raw, .. } | Given::Bytes(raw) => {
