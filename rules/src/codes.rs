@@ -48,6 +48,11 @@ codes! {
     BAD_CONSTANT = "rules/bad-constant", "rules-bad-constant.md";
     BAD_PREVIOUS = "rules/bad-previous", "rules-bad-previous.md";
     UNUSED_KEY = "rules/unused-key", "rules-unused-key.md";
+    EXPRESSION_SYNTAX = "rules/expression-syntax", "rules-expression-syntax.md";
+    EXPRESSION_TYPE = "rules/expression-type", "rules-expression-type.md";
+    EXPRESSION_FUNCTION = "rules/expression-function", "rules-expression-function.md";
+    EXPRESSION_UNTYPED = "rules/expression-untyped", "rules-expression-untyped.md";
+    EXPRESSION_COST = "rules/expression-cost", "rules-expression-cost.md";
     UNUSED_MAPPING = "rules/unused-mapping", "rules-unused-mapping.md";
 
     // Rules among each other and with the other files.

@@ -6,10 +6,12 @@ use gravity_model::{Captured, ColumnType, EventKind, Recorded, RowChange, Value}
 use crate::capture::{self, Row, Rows};
 use crate::codes;
 use crate::compile::{
-    Action, Cell, ColumnSets, EventProgram, Input, InternedSet, KeyCell, Label, PassThrough, RouteProgram, RuleProgram,
+    Action, Cell, ColumnSets, EventProgram, Filter, Input, InternedSet, KeyCell, Label, PassThrough, RouteProgram,
+    RuleProgram,
 };
 use crate::convert::{Converter, Given, Reject};
 use crate::evaluation::{Change, ChangeOp, Evaluation, Refusal, Scratch, Verdict};
+use crate::expression::{self, Misfit, Program};
 use crate::path::Meta;
 use crate::scan::{self, Reason, ScanError, Slot};
 
@@ -37,6 +39,12 @@ impl<'m> Material<'m> {
     }
 }
 
+impl<'m> Material<'m> {
+    fn event(&self, slots: &'m [Slot]) -> expression::Event<'m> {
+        expression::Event { recorded: self.recorded, payload: self.payload(), slots }
+    }
+}
+
 impl RouteProgram {
     /// Appends the changes that `recorded` makes on this route to `out`.
     ///
@@ -47,7 +55,8 @@ impl RouteProgram {
         let Some(program) = self.events.get(event.name).filter(|_| event.kind != EventKind::Undecodable) else {
             return Verdict::Unmatched;
         };
-        if program.rules.is_empty() {
+        out.scratch.held.clear();
+        if program.rules.is_empty() && !program.conditional {
             return Verdict::Matched;
         }
         if let Some(captured) = capture::captured(event) {
@@ -113,6 +122,8 @@ impl RouteProgram {
     ) -> Result<bool, ScanError> {
         let payload = recorded.event.payload.unwrap_or_default();
         out.scratch.fields.clear();
+        out.scratch.slots.clear();
+        out.scratch.slots.resize(program.trie.slots(), Slot::default());
         let has_row = capture::read_rows(&recorded.event, captured, program, rows)?;
         if has_row {
             let fields = program.wants_fields.then_some(&mut out.scratch.fields);
@@ -129,10 +140,20 @@ impl RouteProgram {
     fn apply_all(&self, program: &EventProgram, material: &Material<'_>, out: &mut Evaluation) -> Verdict {
         let (first_change, first_value) = (out.changes.len(), out.values.len());
         let mut refusal = None;
+        let routed = routings(program, material, &mut out.scratch, &mut refusal);
         for rule in &program.rules {
             let Some(action) = capture::action_on(rule.action, material.captured) else { continue };
-            if rule.reads_payload && material.payload.is_none() && action != Action::DeleteAll {
+            let needs_row = rule.reads_payload && action != Action::DeleteAll;
+            if (rule.routed && !routed) || (needs_row && material.payload.is_none()) {
                 continue;
+            }
+            match rule.filter.as_ref().map(|filter| holds(filter, material, &out.scratch.slots)) {
+                None | Some(Ok(true)) => {}
+                Some(Ok(false)) => continue,
+                // The row that it might have written is held back with the event.
+                Some(Err(refused)) => {
+                    refusal.get_or_insert(refused);
+                }
             }
             if let Err(refused) = self.apply(rule, action, material, out, refusal.is_some()) {
                 refusal.get_or_insert(refused);
@@ -145,7 +166,11 @@ impl RouteProgram {
             }
             return Verdict::Refused(refusal);
         }
-        if out.changes.len() > first_change { Verdict::Matched } else { Verdict::Filtered }
+        let applied = match program.rules.is_empty() {
+            true => routed,
+            false => out.changes.len() > first_change,
+        };
+        if applied { Verdict::Matched } else { Verdict::Filtered }
     }
 
     fn scan(&self, program: &EventProgram, payload: &[u8], scratch: &mut Scratch) -> Result<(), ScanError> {
@@ -166,7 +191,8 @@ impl RouteProgram {
             }
             Reason::TooLarge => (codes::INVALID_JSON, "the payload is larger than 4 GiB".to_owned()),
         };
-        let rule = program.rules.first().map_or("", |rule| self.rule_place(rule.rule));
+        let of_routing = || program.routings.iter().find_map(|routing| Some(routing.filter.as_ref()?.place.as_str()));
+        let rule = program.rules.first().map(|rule| self.rule_place(rule.rule)).or_else(of_routing).unwrap_or_default();
         Refusal { code, stage: "map", rule: rule.to_owned(), message }
     }
 
@@ -296,6 +322,12 @@ impl RouteProgram {
         for (index, cell) in rule.cells.iter().enumerate() {
             let value = match &cell.input {
                 Input::Constant(value) => value.clone(),
+                Input::Expression(program) => {
+                    match computed(program, (&cell.converter, &cell.label), material, slots)? {
+                        Value::Null if cell.not_null => return Err(null(cell)),
+                        value => value,
+                    }
+                }
                 input => match given_to(input, &cell.converter, slots, material) {
                     None => {
                         absent += 1;
@@ -378,6 +410,10 @@ fn key_value(
     let scalar = material.row.and_then(|row| row.scalar.as_deref());
     let given = match (input, scalar) {
         (Input::Constant(value), _) => return Ok((!value.is_null()).then(|| value.clone())),
+        (Input::Expression(program), _) => {
+            let value = computed(program, (&cell.converter, &cell.label), material, slots)?;
+            return Ok((!value.is_null()).then_some(value));
+        }
         // A message key that is one value names the row of a view whose key is one column.
         (Input::Slot(_), Some(scalar)) if parts == 1 => Some(of_scalar(scalar, &cell.converter)),
         (input, _) => given_to(input, &cell.converter, slots, material),
@@ -421,11 +457,64 @@ fn given<'g>(input: &Input, slots: &[Slot], material: &Material<'g>) -> Option<G
     match input {
         Input::Slot(slot) => Given::of_slot(slots[*slot as usize], material.payload()),
         Input::Meta(meta) => of_meta(meta, material.recorded),
-        Input::Constant(_) => None,
+        Input::Constant(_) | Input::Expression(_) => None,
     }
 }
 
-fn of_meta<'r>(meta: &Meta, recorded: &Recorded<'r>) -> Option<Given<'r>> {
+/// Which routings hold, into `scratch`; true when rows of rules without database are written. A filter that cannot look at the
+/// event refuses it and counts as true, so that the rows it might have let pass are held back with the event.
+fn routings(
+    program: &EventProgram,
+    material: &Material<'_>,
+    scratch: &mut Scratch,
+    refusal: &mut Option<Refusal>,
+) -> bool {
+    let Scratch { held, slots, .. } = scratch;
+    for routing in &program.routings {
+        held.push(match routing.filter.as_ref().map_or(Ok(true), |filter| holds(filter, material, slots)) {
+            Ok(holds) => holds,
+            Err(refused) => {
+                refusal.get_or_insert(refused);
+                true
+            }
+        });
+    }
+    held.is_empty() || held.contains(&true)
+}
+
+fn holds(filter: &Filter, material: &Material<'_>, slots: &[Slot]) -> Result<bool, Refusal> {
+    filter.program.holds(&material.event(slots)).map_err(|misfit| filter_misfit(filter, misfit))
+}
+
+/// The value of an expression in its column.
+fn computed(
+    program: &Program,
+    (converter, label): (&Converter, &Label),
+    material: &Material<'_>,
+    slots: &[Slot],
+) -> Result<Value, Refusal> {
+    let converted = program.value(&material.event(slots), |outcome| converter.convert(outcome.given(), None));
+    match converted {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(reject)) => Err(rejected(reject, label)),
+        Err(misfit) => {
+            let message = format!("field `{}`: {}", misfit.field, misfit.reject.message).into_boxed_str();
+            Err(rejected(Reject { code: misfit.reject.code, message }, label))
+        }
+    }
+}
+
+#[cold]
+fn filter_misfit(filter: &Filter, misfit: Misfit) -> Refusal {
+    Refusal {
+        code: misfit.reject.code,
+        stage: "map",
+        rule: filter.place.clone(),
+        message: format!("`{}` in the filter: {}", misfit.field, misfit.reject.message),
+    }
+}
+
+pub(crate) fn of_meta<'r>(meta: &Meta, recorded: &Recorded<'r>) -> Option<Given<'r>> {
     let event = &recorded.event;
     Some(match meta {
         Meta::Sequence => Given::Count(recorded.sequence.get()),

@@ -137,6 +137,8 @@ pub(crate) struct Scratch {
     pub old_key: Vec<Value>,
     /// Rows of captured changes.
     pub rows: Rows,
+    /// Which routings of the event hold, by index.
+    pub held: Vec<bool>,
 }
 
 /// What became of an event on a route.
@@ -144,7 +146,7 @@ pub(crate) struct Scratch {
 pub enum Verdict {
     /// No rule of this route names the event.
     Unmatched,
-    /// Rules name it, but nothing is to be written or told: a null payload.
+    /// Rules name it, but nothing is to be written or told: a null payload, or no filter that is true.
     Filtered,
     /// There is at least one change, or the rules only route.
     Matched,

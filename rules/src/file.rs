@@ -15,7 +15,7 @@ pub struct RulesFile {
     pub schema: Option<String>,
     /// All rules that match an event apply, in the order of the file.
     pub rules: Vec<RuleEntry>,
-    /// Types of event fields that filters use, by event name.
+    /// Types of event fields that filters and expressions use, by event name. Needed where their use does not tell.
     #[serde(default)]
     pub events: IndexMap<String, EventEntry>,
 }
@@ -60,7 +60,9 @@ pub struct RuleEntry {
     /// Without `mapping`: fields that have no column are ignored (and counted), or park the event. The default is the
     /// database's `unknown_fields`, else `ignore`.
     pub unknown_fields: Option<UnknownFields>,
-    /// Condition under which the rule applies. Not in this build.
+    /// Condition under which the rule applies, in CEL's syntax: `total > 100 && currency in ['TWD', 'EUR']`. What is not true
+    /// filters. On a rule with `database` and without `table` it holds for all that the rule carries: its exporters, and the
+    /// rows of rules without `database`.
     pub filter: Option<String>,
     /// Columns other than the key by which rows are found. Not in this build.
     #[serde(rename = "match")]
@@ -90,7 +92,7 @@ pub struct MappingEntry {
     /// Constant value of the column, instead of `source`.
     #[serde(default, deserialize_with = "present")]
     pub value: Option<Constant>,
-    /// Computed value of the column, instead of `source`. Not in this build.
+    /// Computed value of the column, instead of `source`, in CEL's syntax: `price * quantity`. Null where there is none.
     pub expression: Option<String>,
     /// How the value is combined with what stands in the row. Only `set` in this build.
     pub op: Option<Op>,

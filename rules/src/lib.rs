@@ -10,6 +10,7 @@ mod convert;
 pub mod diagnose;
 mod evaluate;
 mod evaluation;
+mod expression;
 pub mod file;
 mod ident;
 mod load;

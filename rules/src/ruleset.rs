@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::compile::{RouteProgram, compile};
 use crate::diagnose::{Findings, Place};
+use crate::expression::{Checked, Written};
 use crate::file::{Constant, Method, OnConflict, OnMissing, UnknownFields};
 use crate::load::DatabaseContext;
 use crate::path::Origin;
@@ -38,6 +39,7 @@ pub(crate) struct Rule {
     /// Where its rows or its routing go; for a projection without database, see [`Rule::databases`].
     pub database: Option<String>,
     pub exporters: Vec<String>,
+    pub filter: Option<Formula>,
     /// Databases that the projection's rows go to, resolved by SEMANTICS 2.1.
     pub databases: Vec<String>,
     /// True when the rule sends the event to `database` (and its projections without database, and its exporters).
@@ -78,6 +80,15 @@ pub(crate) struct Mapping {
 pub(crate) enum MappedValue {
     Source(Origin),
     Constant(Constant),
+    Expression(Formula),
+}
+
+/// A filter or an expression.
+#[derive(Debug)]
+pub(crate) struct Formula {
+    pub written: Written,
+    /// Set once all expressions of the event have been looked at.
+    pub checked: Option<std::sync::Arc<Checked>>,
 }
 
 impl RuleSet {
@@ -126,6 +137,12 @@ impl RuleSet {
                 && rule.database.as_deref() == Some(database)
                 && rule.exporters.iter().any(|name| name == exporter)
         })
+    }
+
+    /// The number of a subscription, as [`RouteProgram::tells`] takes it.
+    pub fn subscription(&self, database: &str, exporter: &str) -> Option<u16> {
+        let same = |s: &Subscription| s.database == database && s.exporter == exporter;
+        self.subscriptions.iter().position(same).map(|index| index as u16)
     }
 
     /// Tables that rows of this database go to, in the order in which rules name them.

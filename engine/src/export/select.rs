@@ -42,10 +42,16 @@ impl Subscription {
         }
         let program = self.program(at)?;
         // A null payload changes nothing unless a rule needs none: then the event was filtered. Where it is only routed,
-        // it counts as applied and is told.
-        if event.payload.is_none() && program.writes(event.name) {
-            let judged = judge_one(&program, recorded, block, &mut Evaluation::new());
-            if !matches!(judged.wants, Wants::Changes) {
+        // it counts as applied and is told. Filters decide the same for any payload (SEMANTICS 5.1).
+        let depends = event.payload.is_none() && program.writes(event.name);
+        if depends || program.is_conditional(event.name) {
+            let mut evaluation = Evaluation::new();
+            let judged = judge_one(&program, recorded, block, &mut evaluation);
+            let exporter = &self.task.letterhead.exporter;
+            let subscription = version.set.subscription(&self.task.route.name, exporter);
+            let told = subscription.is_some_and(|number| program.tells(event.name, number, &evaluation));
+            // What is refused here is parked there, and told when its retry takes effect.
+            if !told || !matches!(judged.wants, Wants::Changes) {
                 return Ok(None);
             }
         }
@@ -90,7 +96,7 @@ impl Subscription {
         block: &Block,
         place: Place,
     ) -> (Mark, gravity_model::port::export::Message) {
-        let tables = program.tables_of(recorded.event.name);
+        let tables = tables_written(program, recorded, block);
         let mut message = self.task.letterhead.write(recorded, &tables, place.retried_at());
         if message.key.is_none() {
             message.key = crate::export::key::of_first_projection(program, recorded, block);
@@ -133,6 +139,19 @@ impl Subscription {
         self.block = read_block(&self.task.log, sequence).await?;
         Ok(self.block.clone())
     }
+}
+
+/// The tables that the event wrote: all that its rules name, unless filters left some out.
+fn tables_written<'p>(program: &'p RouteProgram, recorded: &Recorded<'_>, block: &Block) -> Vec<&'p str> {
+    let all = program.tables_of(recorded.event.name);
+    if !program.is_conditional(recorded.event.name) {
+        return all;
+    }
+    let mut evaluation = Evaluation::new();
+    judge_one(program, recorded, block, &mut evaluation);
+    let written =
+        |table: &&str| evaluation.changes.iter().any(|c| program.tables()[usize::from(c.table)].table == **table);
+    all.into_iter().filter(written).collect()
 }
 
 /// What a message of this key holds back when it is parked.

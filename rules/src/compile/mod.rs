@@ -13,10 +13,11 @@ use indexmap::IndexMap;
 use crate::codes;
 use crate::convert::Converter;
 use crate::diagnose::{Finding, Findings, closest};
+use crate::expression::{Program, Source};
 use crate::file::UnknownFields;
 use crate::load::DatabaseKind;
-use crate::path::Meta;
-use crate::ruleset::RuleSet;
+use crate::path::{Meta, Origin};
+use crate::ruleset::{Formula, RuleSet};
 use crate::trie::{Trie, TrieBuilder};
 
 use rule::RuleCompiler;
@@ -39,8 +40,39 @@ pub(crate) struct EventProgram {
     /// Some rule passes fields through, so the names of all of them are wanted.
     pub wants_fields: bool,
     pub rules: Vec<RuleProgram>,
+    pub routings: Vec<Routing>,
+    /// A filter stands somewhere: what becomes of the event is not known from its name.
+    pub conditional: bool,
+}
+
+/// A rule that sends its event to the route.
+#[derive(Debug)]
+pub(crate) struct Routing {
+    pub filter: Option<Filter>,
     /// Indices into [`RuleSet::subscriptions`].
     fires: Vec<u16>,
+}
+
+/// A condition and where it stands.
+#[derive(Debug)]
+pub(crate) struct Filter {
+    pub program: Program,
+    /// `file:line`.
+    pub place: String,
+}
+
+/// A filter or an expression over the slots of `builder`. `None` where it was not checked, which loading does not let pass.
+pub(crate) fn program_of(formula: &Formula, builder: &mut TrieBuilder) -> Option<Program> {
+    let checked = formula.checked.clone()?;
+    Some(Program::new(checked, |origin| match origin {
+        Origin::Payload(path) => Source::Slot(builder.slot(path)),
+        Origin::Meta(meta) => Source::Meta(meta.clone()),
+    }))
+}
+
+fn filter_of(filter: Option<&Formula>, builder: &mut TrieBuilder) -> Option<Filter> {
+    let filter = filter?;
+    Some(Filter { program: program_of(filter, builder)?, place: filter.written.place.to_string() })
 }
 
 #[derive(Debug)]
@@ -49,6 +81,9 @@ pub(crate) struct RuleProgram {
     pub rule: u16,
     pub table: u16,
     pub action: Action,
+    pub filter: Option<Filter>,
+    /// The rule names no database itself: its rows are written only if a routing of the event holds.
+    pub routed: bool,
     /// In primary key order.
     pub key: Vec<KeyCell>,
     /// By ascending column.
@@ -101,6 +136,7 @@ pub(crate) enum Input {
     Slot(u32),
     Meta(Meta),
     Constant(Value),
+    Expression(Box<Program>),
 }
 
 #[derive(Debug)]
@@ -122,8 +158,28 @@ impl RouteProgram {
     }
 
     /// Indices into [`RuleSet::subscriptions`] of the exporters that hear of the event on this route.
-    pub fn fires(&self, event: &str) -> &[u16] {
-        self.events.get(event).map_or(&[], |program| &program.fires)
+    pub fn fires(&self, event: &str) -> Vec<u16> {
+        let mut all: Vec<u16> = Vec::new();
+        for fired in self.events.get(event).into_iter().flat_map(|program| &program.routings).flat_map(|r| &r.fires) {
+            if !all.contains(fired) {
+                all.push(*fired);
+            }
+        }
+        all
+    }
+
+    /// True when filters decide what becomes of the event: its name alone does not say whether rows are written or exporters
+    /// told.
+    pub fn is_conditional(&self, event: &str) -> bool {
+        self.events.get(event).is_some_and(|program| program.conditional)
+    }
+
+    /// True when a routing of the event tells the subscription, going by the filters that `out` last looked at in
+    /// [`RouteProgram::evaluate`].
+    pub fn tells(&self, event: &str, subscription: u16, out: &crate::Evaluation) -> bool {
+        let Some(program) = self.events.get(event) else { return false };
+        let holds = |index: usize| out.scratch.held.get(index).copied().unwrap_or(true);
+        program.routings.iter().enumerate().any(|(index, r)| r.fires.contains(&subscription) && holds(index))
     }
 
     /// True when the event has rules that write rows on this route; its messages then depend on them (SEMANTICS 5.1).
@@ -164,7 +220,7 @@ impl RouteProgram {
     #[must_use]
     pub fn without_routings(mut self) -> RouteProgram {
         self.events.retain(|_, program| !program.rules.is_empty());
-        self.events.values_mut().for_each(|program| program.fires.clear());
+        self.events.values_mut().flat_map(|program| &mut program.routings).for_each(|routing| routing.fires.clear());
         self
     }
 }
@@ -183,12 +239,9 @@ pub(crate) fn compile(
     let mut events: IndexMap<&str, (TrieBuilder, EventParts)> = IndexMap::new();
     for (index, rule) in rules.rules.iter().enumerate() {
         if rule.routing && rule.database.as_deref() == Some(database) {
-            let (_, parts) = events.entry(&rule.event).or_default();
-            for exporter in &rule.exporters {
-                let matches = |s: &crate::Subscription| s.exporter == *exporter && s.database == database;
-                let found = rules.subscriptions.iter().position(matches).map(|at| at as u16);
-                parts.fires.extend(found.filter(|at| !parts.fires.contains(at)));
-            }
+            let (builder, parts) = events.entry(&rule.event).or_default();
+            let fires = rule.exporters.iter().filter_map(|exporter| rules.subscription(database, exporter)).collect();
+            parts.routings.push(Routing { filter: filter_of(rule.filter.as_ref(), builder), fires });
         }
         let Some(projection) = &rule.projection else { continue };
         if !rule.databases.iter().any(|name| name == database)
@@ -228,9 +281,10 @@ pub(crate) fn compile(
             findings: &mut findings,
             reads: false,
         };
+        let filter = filter_of(rule.filter.as_ref(), compiler.builder);
         let park_unknown = projection.unknown_fields.unwrap_or(default_unknown) == UnknownFields::Park;
         if let Some(program) = compiler.rule(index as u16, table as u16, park_unknown, &sets) {
-            parts.rules.push(program);
+            parts.rules.push(RuleProgram { filter, routed: rule.database.is_none(), ..program });
         }
     }
     if findings.has_errors() {
@@ -240,11 +294,10 @@ pub(crate) fn compile(
     let events = events
         .into_iter()
         .map(|(name, (builder, parts))| {
-            let wants_fields = parts.rules.iter().any(|rule| rule.pass_through.is_some());
-            (
-                Box::from(name),
-                EventProgram { trie: builder.build(), wants_fields, rules: parts.rules, fires: parts.fires },
-            )
+            let EventParts { rules, routings } = parts;
+            let wants_fields = rules.iter().any(|rule| rule.pass_through.is_some());
+            let conditional = routings.iter().any(|r| r.filter.is_some()) || rules.iter().any(|r| r.filter.is_some());
+            (Box::from(name), EventProgram { trie: builder.build(), wants_fields, rules, routings, conditional })
         })
         .collect();
     let places = rules.rules.iter().map(|rule| rule.place.to_string()).collect();
@@ -254,5 +307,5 @@ pub(crate) fn compile(
 #[derive(Default)]
 struct EventParts {
     rules: Vec<RuleProgram>,
-    fires: Vec<u16>,
+    routings: Vec<Routing>,
 }

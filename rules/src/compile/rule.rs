@@ -40,6 +40,8 @@ impl RuleCompiler<'_> {
             rule,
             table,
             action,
+            filter: None,
+            routed: false,
             key: Vec::new(),
             cells: Vec::new(),
             pass_through: None,
@@ -111,6 +113,7 @@ impl RuleCompiler<'_> {
                 source: match &mapping.value {
                     MappedValue::Source(origin) => origin.to_string(),
                     MappedValue::Constant(constant) => constant.text().to_owned(),
+                    MappedValue::Expression(formula) => formula.written.normal.clone(),
                 },
                 target: mapping.target.clone(),
             };
@@ -244,6 +247,26 @@ impl RuleCompiler<'_> {
             MappedValue::Source(origin) => Some(self.origin(origin)),
             MappedValue::Constant(constant) => {
                 self.constant(mapping, constant, converter, not_null).map(Input::Constant)
+            }
+            MappedValue::Expression(formula) => {
+                let program = super::program_of(formula, self.builder)?;
+                if !program.kind().fits(&converter.read_as) {
+                    let message = format!(
+                        "column `{}` takes {}, and this expression gives {}",
+                        mapping.target,
+                        converter.read_as,
+                        program.kind()
+                    );
+                    let place = &formula.written.place;
+                    self.findings.push(
+                        Finding::at(codes::EXPRESSION_TYPE, place, message)
+                            .found(&formula.written.normal)
+                            .allowed([converter.read_as.to_string()]),
+                    );
+                    return None;
+                }
+                self.reads |= program.reads_payload();
+                Some(Input::Expression(Box::new(program)))
             }
         }
     }

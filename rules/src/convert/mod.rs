@@ -2,6 +2,7 @@
 
 mod cast;
 mod number;
+pub(crate) mod plain;
 mod text;
 mod time;
 
@@ -64,7 +65,7 @@ impl<'a> Given<'a> {
         })
     }
 
-    fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Given::Null => "null",
             Given::Bool(_) => "true/false",
@@ -103,7 +104,7 @@ impl<'a> Given<'a> {
     }
 
     /// A short form for messages.
-    fn excerpt(self) -> String {
+    pub(crate) fn excerpt(self) -> String {
         const LONGEST: usize = 40;
         let whole = match self {
             Given::Number(raw) | Given::Text { token: raw, .. } | Given::Composite { raw, .. } | Given::Bytes(raw) => {

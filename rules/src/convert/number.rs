@@ -37,7 +37,7 @@ pub(super) fn integer(token: &[u8], range: (i128, i128), column_type: &ColumnTyp
 
 /// Plain digits that surely fit, which is nearly every number.
 #[inline]
-fn short_integer(token: &[u8]) -> Option<i64> {
+pub(super) fn short_integer(token: &[u8]) -> Option<i64> {
     let (negative, digits) = match token {
         [b'-', digits @ ..] => (true, digits),
         digits => (false, digits),

@@ -27,7 +27,7 @@ impl BadTime {
     }
 }
 
-const DAY_MICROS: i64 = 86_400_000_000;
+pub(super) const DAY_MICROS: i64 = 86_400_000_000;
 
 /// `YYYY-MM-DD` as days since 1970-01-01.
 pub(super) fn date(text: &[u8]) -> Result<i32, BadTime> {

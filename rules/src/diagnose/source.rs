@@ -86,6 +86,31 @@ impl Place {
         Place::new(self.source.clone(), self.range.start..self.range.start + 1)
     }
 
+    /// A part of the text that this JSON string holds: `range` counts the bytes of the unescaped text. Where the place is no
+    /// JSON string, the place itself.
+    #[must_use]
+    pub fn within_text(&self, range: Range<usize>) -> Place {
+        let Some(raw) = self.text().strip_prefix('"').and_then(|text| text.strip_suffix('"')) else {
+            return self.clone();
+        };
+        let (mut plain, mut at) = (0, 0);
+        let (mut start, mut end) = (raw.len(), raw.len());
+        while at < raw.len() {
+            if plain >= range.start {
+                start = start.min(at);
+            }
+            if plain >= range.end {
+                end = at;
+                break;
+            }
+            let (taken, gives) = piece(&raw[at..]);
+            (at, plain) = (at + taken, plain + gives);
+        }
+        let first = self.range.start + 1;
+        // The end of an expression has no character of its own: the closing quote stands for it.
+        Place::new(self.source.clone(), first + start..first + end.max(start + 1))
+    }
+
     pub fn file(&self) -> &str {
         &self.source.name
     }
@@ -114,6 +139,21 @@ impl Place {
         let start = self.column() - 1;
         let first_line = self.text().lines().next().unwrap_or("");
         start..start + first_line.chars().count().max(1)
+    }
+}
+
+/// One character or escape of a JSON string: its bytes as written, and those of the text.
+fn piece(raw: &str) -> (usize, usize) {
+    let unit = |at: usize| raw.get(at..at + 4).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    match (raw.chars().next(), raw.as_bytes().get(1)) {
+        (Some('\\'), Some(b'u')) => match unit(2) {
+            Some(0xd800..0xdc00) => (12.min(raw.len()), 4),
+            Some(point) => (6.min(raw.len()), char::from_u32(point).map_or(3, char::len_utf8)),
+            None => (2, 1),
+        },
+        (Some('\\'), Some(_)) => (2, 1),
+        (Some(character), _) => (character.len_utf8(), character.len_utf8()),
+        (None, _) => (1, 1),
     }
 }
 

@@ -28,9 +28,7 @@ const METHODS: [&str; 6] = ["insert", "update", "upsert", "patch", "delete", "tr
 pub(super) fn check(entry: RuleEntry, at: &At<'_>, context: &Context, findings: &mut Findings) -> Option<Rule> {
     let before = errors(findings);
     event(&entry.event, at, findings);
-    if entry.filter.is_some() {
-        findings.push(not_built(&at.key("/filter"), "`filter`"));
-    }
+    let filter = entry.filter.as_ref().and_then(|text| super::formula::read(text, at.value("/filter"), findings));
     if entry.match_columns.is_some() {
         findings.push(not_built(&at.key("/match"), "`match`"));
     }
@@ -72,6 +70,7 @@ pub(super) fn check(entry: RuleEntry, at: &At<'_>, context: &Context, findings: 
         projection,
         database: entry.database,
         exporters,
+        filter,
         databases: Vec::new(),
         routing: false,
     })

@@ -29,27 +29,37 @@ fn rule(rule: &Rule) -> Value {
             "unknown_fields": p.unknown_fields,
         })
     });
-    json!({
+    let mut normal = json!({
         "id": rule.id,
         "event": rule.event,
         "projection": projection,
         "database": rule.database,
         "exporters": rule.exporters,
         "databases": rule.databases,
-    })
+    });
+    // Only where there is one: rules that were named before filters existed keep their names.
+    if let Some(filter) = &rule.filter {
+        normal["filter"] = json!(filter.written.normal);
+    }
+    normal
 }
 
 fn mapping(mapping: &Mapping) -> Value {
-    let (source, value) = match &mapping.value {
-        MappedValue::Source(origin) => (Some(origin.to_string()), None),
-        MappedValue::Constant(constant) => (None, Some(constant.text())),
+    let (source, value, expression) = match &mapping.value {
+        MappedValue::Source(origin) => (Some(origin.to_string()), None, None),
+        MappedValue::Constant(constant) => (None, Some(constant.text()), None),
+        MappedValue::Expression(formula) => (None, None, Some(&formula.written.normal)),
     };
-    json!({
+    let mut normal = json!({
         "target": mapping.target,
         "source": source,
         "value": value,
         "type": mapping.column_type,
         "default": mapping.default.as_ref().map(|constant| constant.text()),
         "previous": mapping.previous.as_ref().map(ToString::to_string),
-    })
+    });
+    if let Some(expression) = expression {
+        normal["expression"] = json!(expression);
+    }
+    normal
 }

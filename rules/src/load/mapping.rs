@@ -50,12 +50,6 @@ pub(super) fn check(
     findings: &mut Findings,
 ) -> Option<Mapping> {
     let before = findings.len();
-    let not_built = |key: &str, what: &str, findings: &mut Findings| {
-        findings.push(super::entry::not_built(&at.key(key), what));
-    };
-    if entry.expression.is_some() {
-        not_built("/expression", "`expression`", findings);
-    }
     if entry.op.is_some_and(|op| op != Op::Set) {
         findings.push(super::entry::not_built(&at.value("/op"), "an `op` other than `set`").allowed(["set"]));
     }
@@ -106,23 +100,28 @@ fn target(entry: &MappingEntry, at: &At<'_>, seen: &mut HashMap<String, usize>, 
     }
 }
 
-/// Exactly one of `source`, `value` (and, in later builds, `expression`).
+/// Exactly one of `source`, `value`, `expression`.
 fn value(entry: &MappingEntry, at: &At<'_>, findings: &mut Findings) -> Option<MappedValue> {
-    match (&entry.source, &entry.value) {
-        (Some(text), None) => path(text, &at.value("/source"), findings).map(MappedValue::Source),
-        (None, Some(constant)) => Some(MappedValue::Constant(constant.clone())),
-        (Some(_), Some(_)) => {
-            let message = "a mapping has either `source` or `value`";
-            findings.push(Finding::at(codes::SOURCE_CHOICE, &at.key("/value"), message).allowed(["source", "value"]));
-            None
-        }
-        (None, None) if entry.expression.is_some() => None,
-        (None, None) => {
-            let message = format!("nothing says what goes into column `{}`", entry.target);
-            findings.push(Finding::at(codes::SOURCE_CHOICE, &at.itself(), message).allowed(["source", "value"]));
-            None
-        }
+    const WAYS: [&str; 3] = ["source", "value", "expression"];
+    let given = [entry.source.is_some(), entry.value.is_some(), entry.expression.is_some()];
+    let several = WAYS.iter().zip(given).filter(|(_, given)| *given).nth(1);
+    if let Some((second, _)) = several {
+        let message = "a mapping has one of `source`, `value` and `expression`";
+        findings.push(Finding::at(codes::SOURCE_CHOICE, &at.key(&format!("/{second}")), message).allowed(WAYS));
+        return None;
     }
+    if let Some(text) = &entry.source {
+        return path(text, &at.value("/source"), findings).map(MappedValue::Source);
+    }
+    if let Some(constant) = &entry.value {
+        return Some(MappedValue::Constant(constant.clone()));
+    }
+    if let Some(text) = &entry.expression {
+        return super::formula::read(text, at.value("/expression"), findings).map(MappedValue::Expression);
+    }
+    let message = format!("nothing says what goes into column `{}`", entry.target);
+    findings.push(Finding::at(codes::SOURCE_CHOICE, &at.itself(), message).allowed(WAYS));
+    None
 }
 
 fn default(
@@ -136,6 +135,7 @@ fn default(
     let useless = match method {
         _ if entry.primary == Some(true) => Some("a key has no default: an event without it is parked"),
         _ if entry.value.is_some() => Some("a constant is always there, so its default is never used"),
+        _ if entry.expression.is_some() => Some("an expression always gives a value or null: write coalesce(…, VALUE)"),
         Method::Patch => Some("`patch` never creates a row, so the default is never used"),
         Method::Delete | Method::Truncate => Some("no row is written, so the default is never used"),
         _ => None,
@@ -155,6 +155,8 @@ fn previous(entry: &MappingEntry, text: &str, method: Method, at: &At<'_>, findi
         Some("only `update` and `upsert` move a row to another key")
     } else if entry.value.is_some() {
         Some("a constant has no former value")
+    } else if entry.expression.is_some() {
+        Some("the event holds no former value of what is computed")
     } else {
         None
     };

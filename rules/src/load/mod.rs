@@ -2,6 +2,7 @@
 
 mod cross;
 mod entry;
+mod formula;
 mod hash;
 mod mapping;
 
@@ -94,6 +95,7 @@ pub fn load(files: &[SourceFile], context: &Context) -> Result<RuleSet, Findings
         findings.push(Finding::of_file(codes::NO_RULES, file, message).warning());
     }
     let subscriptions = cross::check(&mut rules, &fields, context, complete, &mut findings);
+    formula::check(&mut rules, &fields, complete, &mut findings);
     findings.sort();
     if findings.has_errors() || !complete {
         return Err(findings);
