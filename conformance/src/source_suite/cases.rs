@@ -11,11 +11,17 @@ use super::{Book, PATIENCE, Published, SourceRig, WIDE, expect_silence, message,
 
 async fn connected(rig: &dyn SourceRig, book: &Arc<Book>, start: Start) -> Box<dyn Source> {
     let mut source = rig.source();
+    connect(&mut *source, book, start).await;
+    source
+}
+
+/// Connects as the engine does: again after a fault that passes.
+async fn connect(source: &mut dyn Source, book: &Arc<Book>, start: Start) {
     let positions: Arc<dyn PositionBook> = Arc::clone(book) as Arc<dyn PositionBook>;
     let until = Instant::now() + PATIENCE;
     loop {
         match source.connect(Arc::clone(&positions), start).await {
-            Ok(()) => return source,
+            Ok(()) => return,
             // A broker that lets one reader in at a time may still hold the one before.
             Err(fault) if fault.kind == FaultKind::Transient && Instant::now() < until => {}
             Err(fault) => panic!("connect: {fault}"),
@@ -233,7 +239,7 @@ pub async fn a_token_of_an_earlier_connection_is_ignored(rig: &dyn SourceRig) {
         assert!(Instant::now() < until, "{} of 10", book.len());
     }
     let empty = Arc::new(Book::default());
-    source.connect(Arc::clone(&empty) as Arc<dyn PositionBook>, Start::Earliest).await.expect("connect again");
+    connect(&mut *source, &empty, Start::Earliest).await;
     read_until(&mut *source, &empty, 10, false).await.expect("read again");
     source.acknowledge(token).await.expect("an old token is no error");
     source.close().await;
@@ -286,7 +292,7 @@ pub async fn latest_skips_what_was_there_and_nothing_else(rig: &dyn SourceRig) {
     // Closed before any record came: what is published now is after the start, so the next connection must have it.
     source.close().await;
     rig.publish(0, messages("between", 10)).await;
-    source.connect(Arc::clone(&book) as Arc<dyn PositionBook>, Start::Latest).await.expect("connect again");
+    connect(&mut *source, &book, Start::Latest).await;
     read_until(&mut *source, &book, 10, true).await.expect("read on");
     source.close().await;
     assert_eq!(book.payloads(), (0..10).map(|index| format!("between-{index}")).collect::<Vec<_>>());
@@ -439,7 +445,7 @@ pub async fn closing_twice_is_fine_and_reading_after_it_is_a_fault(rig: &dyn Sou
     source.close().await;
     let fault = source.next_batch(WIDE).await.expect_err("closed");
     assert_eq!(fault.kind, FaultKind::Closed, "{fault}");
-    source.connect(Arc::clone(&book) as Arc<dyn PositionBook>, Start::Earliest).await.expect("connect after close");
+    connect(&mut *source, &book, Start::Earliest).await;
     rig.publish(0, messages("a", 1)).await;
     read_until(&mut *source, &book, 1, true).await.expect("read after close and connect");
     source.close().await;

@@ -158,7 +158,7 @@ impl Walk<'_> {
                 self.alike([&**then, &**otherwise].into_iter(), expected)
             }
             Node::Call { name, target, arguments, .. } => {
-                let Some((function, _)) = Function::named(name) else { return None };
+                let (function, _) = Function::named(name)?;
                 let parts: Vec<&Ast> = target.iter().map(|target| &**target).chain(arguments).collect();
                 self.call(function, &parts, expected)
             }

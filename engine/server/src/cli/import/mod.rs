@@ -163,8 +163,11 @@ fn finish(args: &Args, report: &Report, ended: Option<&str>) -> Result<Exit, Fai
         None if report.bad.is_empty() => Ok(Exit::Done),
         None => Ok(Exit::Difference),
         Some(ended) => {
-            let lines = show::count(report.bad.len() as u64);
-            Err(Failure::usage(format!("{lines} bad lines: {ended}"))
+            let lines = match report.bad.len() {
+                1 => "1 bad line".to_owned(),
+                more => format!("{} bad lines", show::count(more as u64)),
+            };
+            Err(Failure::usage(format!("{lines}: {ended}"))
                 .code(codes::BAD_IMPORT)
                 .hint("mend them and import the file again, or leave them out with --skip-bad"))
         }

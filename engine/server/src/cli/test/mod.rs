@@ -211,5 +211,6 @@ fn tell(report: &Report) {
         show::say(&format!("wrote {file}"));
     }
     let passed = report.cases.iter().filter(|case| case.passed).count();
-    show::say(&format!("{passed} of {} cases hold (- is expected, + came out)", report.cases.len()));
+    let legend = if passed == report.cases.len() { "" } else { " (- is expected, + came out)" };
+    show::say(&format!("{passed} of {} cases hold{legend}", report.cases.len()));
 }
