@@ -1,6 +1,7 @@
 //! `bench`: ratios of interleaved runs, and the end-to-end harness. Nothing here is a test; see README.md.
 
 mod e2e;
+mod expressions;
 mod figures;
 mod log;
 mod mariadb;
@@ -32,6 +33,8 @@ enum Bench {
     Log(log::LogBench),
     /// Payload bytes to changes, against serde_json::Value
     Rules(rules::RulesBench),
+    /// What a filter adds to an event, and the worst that loads
+    Expressions(expressions::ExpressionsBench),
     /// Keyed upsert through the view port, against COPY
     Postgres(postgres::PostgresBench),
     /// Keyed upsert through the view port, against LOAD DATA
@@ -45,6 +48,7 @@ async fn main() -> ExitCode {
         Bench::G1Config(config) => config.run(),
         Bench::Log(bench) => tokio::task::block_in_place(|| bench.run()),
         Bench::Rules(bench) => bench.run(),
+        Bench::Expressions(bench) => bench.run(),
         Bench::Postgres(bench) => bench.run().await,
         Bench::Mariadb(bench) => bench.run().await,
     };

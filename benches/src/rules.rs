@@ -36,7 +36,7 @@ pub struct RulesBench {
 impl RulesBench {
     pub fn run(self) -> Result<(), String> {
         let (records, events) = payloads(1_000);
-        let program = program()?;
+        let program = program(None)?;
         let bytes = records.len() / events.len();
         println!("workload: {} events of {bytes} B, 7 fields at 3 depths, one thread", self.events);
         let repeats = self.events.div_ceil(events.len());
@@ -77,9 +77,11 @@ impl RulesBench {
     }
 }
 
-type Span = std::ops::Range<usize>;
+/// Where an event's payload stands among those of a run.
+pub type Span = std::ops::Range<usize>;
 
-fn payloads(count: usize) -> (Bytes, Vec<Span>) {
+/// Payloads one behind the other, of about 440 bytes each.
+pub fn payloads(count: usize) -> (Bytes, Vec<Span>) {
     let mut all = Vec::new();
     let mut spans = Vec::new();
     for i in 0..count {
@@ -96,7 +98,8 @@ fn payloads(count: usize) -> (Bytes, Vec<Span>) {
     (Bytes::from(all), spans)
 }
 
-fn program() -> Result<RouteProgram, String> {
+/// Seven fields of an order into one row, behind a filter if there is one.
+pub fn program(filter: Option<&str>) -> Result<RouteProgram, String> {
     let mapping: Vec<_> = FIELDS
         .iter()
         .map(|(source, target, _)| match *target {
@@ -104,7 +107,13 @@ fn program() -> Result<RouteProgram, String> {
             _ => json!({"source": source, "target": target}),
         })
         .collect();
-    let rules = json!({"rules": [{"event": "order", "table": "orders", "method": "update", "mapping": mapping}]});
+    let mut rule = json!({"event": "order", "table": "orders", "method": "update", "mapping": mapping});
+    if let Some(filter) = filter {
+        rule["filter"] = json!(filter);
+    }
+    // What no mapping says the type of.
+    let fields = json!({"amount": "decimal", "s": "text", "l": "text[]"});
+    let rules = json!({"events": {"order": {"fields": fields}}, "rules": [rule]});
     let mut context = Context::default();
     let database = DatabaseContext { kind: DatabaseKind::Postgres, ddl: Ddl::None, unknown_fields: None };
     context.databases.insert("view".to_owned(), database);

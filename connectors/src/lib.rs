@@ -1,5 +1,7 @@
 //! Protocol only: brokers, databases and endpoints behind the ports of gravity-model.
 
+#[cfg(any(feature = "nats", feature = "rabbitmq"))]
+mod cause;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "kafka")]

@@ -3,8 +3,6 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
-
 use common::{Table, context};
 use gravity_model::shape::SharedShape;
 use gravity_rules::diagnose::SourceFile;
@@ -252,8 +250,9 @@ fn longest(part: &str, sign: &str, before: &str, after: &str) -> (String, usize)
     (make(most), most)
 }
 
+/// How long they take is for `bench expressions` to say: a test that looks at a clock says what else the machine does.
 #[test]
-fn the_worst_accepted_expressions_stay_bounded() {
+fn the_worst_accepted_expressions_are_bounded_at_load_and_run() {
     let kib = 64;
     let text = "ab".repeat(kib * 512);
     let words = vec!["\"ab\""; kib * 204].join(",");
@@ -273,34 +272,9 @@ fn the_worst_accepted_expressions_stay_bounded() {
     ];
     for (filter, count) in worst {
         let program = program(&file(&filter, None, DECLARED)).expect("accepted");
-        let once = || {
-            let started = Instant::now();
-            let lines = common::outcome(&program, "e", &payload);
-            assert!(lines == ["filtered"] || lines[0].starts_with("up"), "{lines:?}");
-            started.elapsed()
-        };
-        // The fastest of some: what the machine does meanwhile is not the expression's cost.
-        let fastest = (0..5).map(|_| once()).min().unwrap_or_default();
-        println!("{count} x: {fastest:?} over {} KiB: {}", payload.len() / 1024, &filter[..filter.len().min(60)]);
-        assert!(fastest < Duration::from_millis(200), "{fastest:?}: {filter}");
+        let lines = common::outcome(&program, "e", &payload);
+        assert!(lines == ["filtered"] || lines[0].starts_with("up"), "{count} x {filter}: {lines:?}");
     }
-}
-
-#[test]
-fn the_time_grows_with_the_payload_and_no_faster() {
-    let filter = longest("x == 'c'", " || ", "l.exists(x, ", ")").0;
-    let program = program(&file(&filter, None, DECLARED)).expect("accepted");
-    let time = |words: usize| {
-        let payload = format!(r#"{{"id":1,"l":[{}]}}"#, vec!["\"ab\""; words].join(","));
-        let once = || {
-            let started = Instant::now();
-            common::outcome(&program, "e", &payload);
-            started.elapsed().as_secs_f64()
-        };
-        (0..7).map(|_| once()).fold(f64::MAX, f64::min)
-    };
-    let (short, long) = (time(4_000), time(32_000));
-    assert!(long / short < 8.0 * 3.0, "eight times the payload took {:.1} times as long", long / short);
 }
 
 #[test]

@@ -10,23 +10,9 @@ use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind};
 use async_nats::{ConnectError, ConnectErrorKind};
 use gravity_model::{Fault, FaultKind};
 
+pub(super) use crate::cause::chain;
+use crate::cause::is_tls;
 use crate::printable::printable;
-
-/// The whole chain of an error as one line.
-pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        // Most of the client's errors repeat their cause.
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    printable(&text)
-}
 
 /// Why no connection came about.
 pub(super) fn of_connect(error: ConnectError, doing: String) -> Fault {
@@ -42,19 +28,6 @@ pub(super) fn of_connect(error: ConnectError, doing: String) -> Fault {
     };
     let detail = chain(&error);
     Fault::new(kind, code, doing, detail).with_source(error)
-}
-
-/// A handshake that failed shows only as an I/O error around it.
-fn is_tls(error: &(dyn StdError + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        let inner = cause.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
-        if cause.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
-            return true;
-        }
-        next = cause.source();
-    }
-    false
 }
 
 /// A refusal in the server's own words and number.

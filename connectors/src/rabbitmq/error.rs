@@ -1,12 +1,11 @@
 //! The client's and the broker's errors in the few kinds that the engine treats differently.
 
 use std::borrow::Cow;
-use std::error::Error as StdError;
 
 use gravity_model::{Fault, FaultKind};
 use lapin::ErrorKind;
 
-use crate::printable::printable;
+use crate::cause::{self, chain};
 
 /// Reply codes of AMQP 0-9-1 that somebody decides by.
 const NO_ROUTE: u16 = 312;
@@ -57,33 +56,10 @@ pub(super) fn of_reply(code: u16, text: &str) -> FaultKind {
     }
 }
 
-/// The whole chain of an error as one line.
-fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    printable(&text)
-}
-
-/// A handshake that failed shows only as an I/O error around it.
+/// The client hides the handshake inside an I/O error.
 fn is_tls(error: &lapin::Error) -> bool {
     let ErrorKind::IOError(io) = error.kind() else { return false };
-    let mut next: Option<&(dyn StdError + 'static)> = io.get_ref().map(|inner| inner as _);
-    while let Some(cause) = next {
-        let inner = cause.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
-        if cause.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
-            return true;
-        }
-        next = cause.source();
-    }
-    false
+    io.get_ref().is_some_and(|inner| cause::is_tls(inner))
 }
 
 #[cfg(test)]
