@@ -112,7 +112,7 @@ pub fn program(filter: Option<&str>) -> Result<RouteProgram, String> {
         rule["filter"] = json!(filter);
     }
     // What no mapping says the type of.
-    let fields = json!({"amount": "decimal", "s": "text", "l": "text[]"});
+    let fields = json!({"amount": "decimal", "channel": "text", "s": "text", "l": "text[]"});
     let rules = json!({"events": {"order": {"fields": fields}}, "rules": [rule]});
     let mut context = Context::default();
     let database = DatabaseContext { kind: DatabaseKind::Postgres, ddl: Ddl::None, unknown_fields: None };
