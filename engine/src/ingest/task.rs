@@ -206,6 +206,8 @@ impl SourceSetup {
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks = 0;
+        // Another reader may have had the partition meanwhile: a delete from before says nothing of what comes now.
+        way.deletes = LastDeletes::default();
         let (mut has_passed_end, mut is_full) = (false, false);
         // Nothing came at the last look, and when that was last used to note a position.
         let (mut is_quiet, mut passed) = (false, None::<Instant>);
