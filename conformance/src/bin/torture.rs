@@ -81,6 +81,11 @@ enum Command {
         #[command(flatten)]
         run: Run,
     },
+    /// Death as soon as the checkpoint has passed a parked event: the dead letter is there.
+    ParkFirst {
+        #[command(flatten)]
+        run: Run,
+    },
     /// A checkpoint row of another owner: nothing more is written there.
     ForeignOwner {
         #[command(flatten)]
@@ -287,6 +292,7 @@ fn run(command: Command) -> Result<ExitCode, String> {
             stack(Nemesis::Peers { kills }, kills, &load, &run)
         }
         Command::ParkRedo { run } => single(Moment::ParkRedo, &run),
+        Command::ParkFirst { run } => single(Moment::ParkFirst, &run),
         Command::ForeignOwner { run } => single(Moment::ForeignOwner, &run),
         Command::Sabotage { run } => {
             let able = cutfs::available().and_then(|()| engine::program().map(drop));

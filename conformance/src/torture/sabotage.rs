@@ -60,9 +60,9 @@ const ALL: [Sabotage; 7] = [
     Sabotage {
         point: "project.park_after_checkpoint",
         wrong: "parks after the checkpoint has passed",
-        gate: Gate::StackKill { rate: 1_500 },
-        wider: ";view.after_commit=delay:20",
-        sign: "not applied",
+        gate: Gate::Single(Moment::ParkFirst),
+        wider: "",
+        sign: "expected 1, 1",
     },
     Sabotage {
         point: "view.cas_without_owner",

@@ -1,4 +1,5 @@
-//! Two gates that stage one exact moment each: a park record without its transaction, and a checkpoint that somebody else wrote.
+//! Gates that stage one exact moment each: a park record without its transaction, a transaction that has just parked, and a
+//! checkpoint that somebody else wrote.
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,9 @@ pub enum Moment {
     /// `torture park-redo`, SEMANTICS 4.3: once a park record is durable the event is parked, whether or not the transaction
     /// committed. The engine dies between the two; meanwhile the reason to park goes away; the event must stay parked.
     ParkRedo,
+    /// `torture park-first`, ARCHITECTURE invariant 9: the engine dies as soon as the checkpoint has passed an event that it
+    /// parked. The dead letter must be there.
+    ParkFirst,
     /// `torture foreign-owner`, SEMANTICS 3.5: the checkpoint row has the right log, epoch, sequence and fence but another
     /// owner, as another copy of the data directory leaves it. The engine must write nothing more there, and go on elsewhere.
     ForeignOwner,
@@ -34,6 +38,7 @@ impl SingleGate {
     pub fn name(&self) -> &'static str {
         match self.moment {
             Moment::ParkRedo => "park-redo",
+            Moment::ParkFirst => "park-first",
             Moment::ForeignOwner => "foreign-owner",
         }
     }
@@ -50,6 +55,7 @@ impl SingleGate {
             let ground = Ground::prepare(self.name(), self.seed, peers).await?;
             let found = match self.moment {
                 Moment::ParkRedo => self.park_redo(&ground).await,
+                Moment::ParkFirst => self.park_first(&ground).await,
                 Moment::ForeignOwner => self.foreign_owner(&ground).await,
             };
             if found.is_err() && self.failpoints.is_none() {
@@ -79,12 +85,7 @@ impl SingleGate {
     async fn park_redo(&self, ground: &Ground) -> Result<String, String> {
         // Commits take so long that the parent sees the park record before the transaction commits.
         let mut engine = self.engine(ground, Some("view.before_commit=delay:3000"))?;
-        engine.start()?;
-        engine.ready(PATIENCE).await?;
-        // The engine makes the tables when its route begins.
-        let mut database = connect_to_table(ground, "orders").await?;
-        // A row that is there before the route has its checkpoint would be somebody's own, and the route refuse the table.
-        until("the route has no checkpoint", async || checkpoint(&mut database).await.ok().map(|_| ())).await?;
+        let mut database = begin(&mut engine, ground).await?;
         sql(&mut database, "INSERT INTO orders (entity, number, total, state) VALUES (1, 1, 5, 'a guest')").await?;
         publish(ground, "orderPlaced", r#"{"i":0,"order":{"entity":1,"number":1,"total":9.5}}"#).await?;
         until("the conflicting order is not parked", async || {
@@ -109,12 +110,41 @@ impl SingleGate {
         let letters = engine.get("/v1/dlq?route=pg").await?;
         let status = engine.status().await?;
         engine.kill()?;
-        let failed = route(&status, POSTGRES)["failed"].clone();
-        let parked = letters.as_array().map_or(0, Vec::len);
+        let (parked, failed) = parked(&letters, &status);
         if numbers != [2] || parked != 1 || failed != 1 {
             return Err(format!("orders {numbers:?}, {parked} dead letters, {failed} failed; expected [2], 1, 1"));
         }
         Ok(format!("parked before its transaction (checkpoint {committed}), killed, redone: still parked"))
+    }
+
+    async fn park_first(&self, ground: &Ground) -> Result<String, String> {
+        // What follows a commit comes so late that the parent sees the checkpoint before it.
+        let mut engine = self.engine(ground, Some("view.after_commit=delay:3000"))?;
+        let mut database = begin(&mut engine, ground).await?;
+        let order = r#"{"i":0,"order":{"entity":1,"number":1,"total":"nine and a half"}}"#;
+        let sequence = publish(ground, "orderPlaced", order).await?;
+        until("the checkpoint does not pass the order", async || {
+            checkpoint(&mut database).await.ok().filter(|checkpoint| *checkpoint >= sequence).map(|_| ())
+        })
+        .await?;
+        engine.kill()?;
+
+        let mut engine = self.engine(ground, None)?;
+        engine.start()?;
+        engine.ready(PATIENCE).await?;
+        in_step(&engine, POSTGRES).await?;
+        let letters = engine.get("/v1/dlq?route=pg").await?;
+        let status = engine.status().await?;
+        engine.kill()?;
+        let (parked, failed) = parked(&letters, &status);
+        if parked != 1 || failed != 1 {
+            return Err(format!(
+                "the checkpoint passed a parked order: {parked} dead letters, {failed} failed; expected 1, 1"
+            ));
+        }
+        Ok(format!(
+            "parked at sequence {sequence}, killed as soon as the checkpoint had passed it: the dead letter is there"
+        ))
     }
 
     async fn foreign_owner(&self, ground: &Ground) -> Result<String, String> {
@@ -150,14 +180,31 @@ impl SingleGate {
     }
 }
 
-async fn publish(ground: &Ground, event: &str, payload: &str) -> Result<(), String> {
+/// Starts the engine and waits until its route has a table and a checkpoint: a row that is there before would be somebody's own,
+/// and the route refuse the table.
+async fn begin(engine: &mut Engine, ground: &Ground) -> Result<PgConnection, String> {
+    engine.start()?;
+    engine.ready(PATIENCE).await?;
+    let mut database = connect_to_table(ground, "orders").await?;
+    until("the route has no checkpoint", async || checkpoint(&mut database).await.ok().map(|_| ())).await?;
+    Ok(database)
+}
+
+/// Dead letters that are listed, and failed events that the route counts.
+fn parked(letters: &Value, status: &Value) -> (usize, Value) {
+    (letters.as_array().map_or(0, Vec::len), route(status, POSTGRES)["failed"].clone())
+}
+
+/// Gives the event's sequence.
+async fn publish(ground: &Ground, event: &str, payload: &str) -> Result<i64, String> {
     let url = format!("http://{}/v1/events/{HTTP_SOURCE}", ground.layout.listen);
     let body = format!(r#"{{"event":"{event}","key":"one","payload":{payload}}}"#);
     let request = engine::client()?.post(url).header("content-type", "application/json").body(body);
     let response = request.send().await.map_err(|error| format!("publishing: {error}"))?;
     let status = response.status();
     let text = response.text().await.unwrap_or_default();
-    if status.is_success() { Ok(()) } else { Err(format!("publishing was answered {status}: {text}")) }
+    let sequence = serde_json::from_str::<Value>(&text).ok().and_then(|answer| answer["last"].as_i64());
+    sequence.filter(|_| status.is_success()).ok_or_else(|| format!("publishing was answered {status}: {text}"))
 }
 
 /// Asks again until there is an answer.
