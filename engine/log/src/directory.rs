@@ -125,7 +125,11 @@ impl Directory {
 
     /// Gives the directory back to others.
     pub fn release(&self) {
-        *self.lock.lock() = None;
+        if let Some(lock) = self.lock.lock().take() {
+            // Closing is not enough: a child process that is just being started holds a copy of the descriptor until its
+            // `exec`, and the lock with it.
+            let _ = lock.unlock();
+        }
     }
 
     /// Marks the frames of this log.
@@ -181,6 +185,12 @@ impl Directory {
         })();
         let removed = fs::remove_file(&path);
         written.and(removed)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        self.release();
     }
 }
 
@@ -250,4 +260,21 @@ pub(crate) fn bytes_on_disk(path: &Path) -> u64 {
     }
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     own + entries.map(|entry| bytes_on_disk(&entry.path())).sum::<u64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_the_descriptor_does_not_keep_the_lock() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let directory = Directory::open(place.path()).expect("the directory opens");
+        // What a child process has between `fork` and `exec`.
+        let copy = directory.lock.lock().as_ref().map(|lock| lock.try_clone().expect("a copy"));
+        drop(directory);
+        let again = Directory::open(place.path());
+        assert!(again.is_ok(), "still locked: {:?}", again.err());
+        drop(copy);
+    }
 }
