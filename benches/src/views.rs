@@ -109,7 +109,7 @@ pub fn batch(shape: &SharedShape, rows: &[(i64, Row)]) -> ChangeBatch {
         ]);
     }
     let set = COLUMNS[1..].iter().filter_map(|name| shape.column(name)).collect();
-    let columns = Arc::new(ColumnSet { set, on_create: Box::default() });
+    let columns = Arc::new(ColumnSet { set, ..ColumnSet::default() });
     let group = RowGroup { op: RowOp::Upsert, columns, width: COLUMNS.len(), values };
     ChangeBatch { tables: vec![TableChanges { shape: shape.clone(), steps: vec![Step::Rows(group)] }] }
 }

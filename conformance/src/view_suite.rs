@@ -142,7 +142,7 @@ pub fn group(shape: &SharedShape, op: RowOp, set: &[&str], on_create: &[&str], r
     let columns = |names: &[&str]| names.iter().map(|n| shape.column(n).expect("a column")).collect::<Box<[u16]>>();
     let keys = shape.primary_key.len() * if op == RowOp::Move { 2 } else { 1 };
     let width = keys + set.len() + on_create.len();
-    let columns = Arc::new(ColumnSet { set: columns(set), on_create: columns(on_create) });
+    let columns = Arc::new(ColumnSet { set: columns(set), on_create: columns(on_create), ops: Box::default() });
     assert!(rows.iter().all(|r| r.len() == width), "rows of {width} values");
     Step::Rows(RowGroup { op, columns, width, values: rows.into_iter().flatten().collect() })
 }

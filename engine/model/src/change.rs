@@ -73,6 +73,27 @@ pub struct ColumnSet {
     pub set: Box<[u16]>,
     /// Written only when the row is created (`default` of an absent source), ascending, disjoint from `set`.
     pub on_create: Box<[u16]>,
+    /// How each column of `set` is written, same order; empty where all are [`ColumnOp::Set`].
+    pub ops: Box<[ColumnOp]>,
+}
+
+impl ColumnSet {
+    /// How the column at `index` of `set` is written.
+    pub fn op(&self, index: usize) -> ColumnOp {
+        self.ops.get(index).copied().unwrap_or_default()
+    }
+}
+
+/// How a carried value joins the one that the row has (SEMANTICS 2.7). A missing row and a null count as 0 for `Add`, as
+/// empty for `Append`, and as no value for `Min` and `Max`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ColumnOp {
+    #[default]
+    Set,
+    Add,
+    Min,
+    Max,
+    Append,
 }
 
 /// Rows with one operation and one column set. `values` is row-major; a row is: key values in primary key order (for

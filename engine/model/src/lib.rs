@@ -14,7 +14,7 @@ pub mod shape;
 pub mod value;
 
 pub use capture::{CAPTURE_HEADER, Captured, RowChange};
-pub use change::{ChangeBatch, ColumnSet, RowGroup, RowOp, Step, TableChanges};
+pub use change::{ChangeBatch, ColumnOp, ColumnSet, RowGroup, RowOp, Step, TableChanges};
 pub use checkpoint::{Checkpoint, Counters};
 pub use event::{Event, EventKind, HeaderBuf, Headers, Micros, Recorded};
 pub use fault::{Fault, FaultKind, Policy};

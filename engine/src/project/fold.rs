@@ -278,6 +278,7 @@ impl<'e> Fold<'e> {
         let columns = Arc::new(ColumnSet {
             set: cells.iter().map(|(c, _)| *c).collect(),
             on_create: kept.iter().map(|(c, _)| *c).collect(),
+            ops: Box::default(),
         });
         let start = self.merged.len() as u32;
         self.merged.extend_from_slice(&old_row[..key_width]);

@@ -57,7 +57,7 @@ impl RuleCompiler<'_> {
             }
         }
         program.cells.sort_by_key(|cell| cell.column);
-        let set = ColumnSet { set: program.cells.iter().map(|cell| cell.column).collect(), on_create: Box::default() };
+        let set = ColumnSet { set: program.cells.iter().map(|cell| cell.column).collect(), ..ColumnSet::default() };
         let uncovered = first_uncovered(self.shape, &set);
         program.full = InternedSet { id: sets.intern(set), uncovered };
         program.reads_payload = self.reads;

@@ -77,6 +77,7 @@ impl ColumnSets {
         let set = ColumnSet {
             set: pick(&|index, _| is_carried(index)),
             on_create: pick(&|index, cell| !is_carried(index) && cell.default.is_some()),
+            ops: Box::default(),
         };
         let uncovered = first_uncovered(shape, &set);
         let interned = InternedSet { id: self.intern(set), uncovered };
