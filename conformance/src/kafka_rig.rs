@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use gravity_connectors::kafka::{KafkaConnection, KafkaSource, KafkaSourceOptions, commit_metadata};
 use gravity_model::LogId;
-use gravity_model::port::source::Source;
+use gravity_model::port::source::{Acceptance, Source};
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
 };
@@ -72,6 +72,7 @@ impl KafkaRig {
             topics: vec![self.topic.clone()],
             group: self.group.clone(),
             log_id: self.log_id,
+            accept: Acceptance::default(),
             extra: [("session.timeout.ms".to_owned(), "6000".to_owned())].into(),
         }
     }
@@ -189,8 +190,8 @@ pub async fn send_all(producer: &FutureProducer, topic: &str, partition: u32, me
 
 #[async_trait]
 impl SourceRig for KafkaRig {
-    fn source(&self) -> Box<dyn Source> {
-        Box::new(KafkaSource::new("orders", self.options()))
+    fn accepting(&self, accept: Acceptance) -> Box<dyn Source> {
+        Box::new(KafkaSource::new("orders", KafkaSourceOptions { accept, ..self.options() }))
     }
 
     async fn publish(&self, partition: u32, messages: Vec<Published>) {

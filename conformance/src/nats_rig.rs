@@ -13,7 +13,7 @@ use async_nats::jetstream::stream::{Config, RetentionPolicy, Stream};
 use async_trait::async_trait;
 use gravity_connectors::nats::{NatsConnection, NatsReading, NatsSource, NatsSourceOptions};
 use gravity_model::LogId;
-use gravity_model::port::source::{PositionBook, Source, Start};
+use gravity_model::port::source::{Acceptance, PositionBook, Source, Start};
 
 use crate::kafka_rig::{free_port, root, run, unique};
 use crate::source_suite::{Book, Published, SourceRig};
@@ -107,6 +107,7 @@ impl NatsRig {
             subjects: vec![format!("{}.>", self.name)],
             reading: NatsReading::Stream { stream: self.name.clone(), durable },
             log_id: self.log_id,
+            accept: Acceptance::default(),
         }
     }
 
@@ -159,8 +160,8 @@ pub async fn publish(context: &Context, subject: &str, messages: Vec<Published>)
 
 #[async_trait]
 impl SourceRig for NatsRig {
-    fn source(&self) -> Box<dyn Source> {
-        Box::new(NatsSource::new("orders", self.options()))
+    fn accepting(&self, accept: Acceptance) -> Box<dyn Source> {
+        Box::new(NatsSource::new("orders", NatsSourceOptions { accept, ..self.options() }))
     }
 
     async fn publish(&self, partition: u32, messages: Vec<Published>) {

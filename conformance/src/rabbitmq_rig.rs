@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use gravity_connectors::rabbitmq::{RabbitMqConnection, RabbitMqSource, RabbitMqSourceOptions};
-use gravity_model::port::source::Source;
+use gravity_model::port::source::{Acceptance, Source};
 use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -142,7 +142,8 @@ impl RabbitMqRig {
 
 #[async_trait]
 impl SourceRig for RabbitMqRig {
-    fn source(&self) -> Box<dyn Source> {
+    /// A queue has no positions that could break.
+    fn accepting(&self, _: Acceptance) -> Box<dyn Source> {
         Box::new(RabbitMqSource::new("orders", self.options()))
     }
 

@@ -33,6 +33,9 @@ pub const MISSED: &str = "gravity.missed";
 pub const CURSOR: &str = "gravity.cursor";
 /// Counters of a source; key: source.
 pub const SOURCE: &str = "gravity.source";
+/// A source went on although the broker no longer had all that was before it (`accept_gap`, `accept_recreated`); key: source.
+/// No state: it is there to be found.
+pub const SOURCE_BREAK: &str = "gravity.source_break";
 /// A route was paused by an operator; key: route.
 pub const PAUSED: &str = "gravity.paused";
 
@@ -193,6 +196,22 @@ fn is_zero(number: &u64) -> bool {
 pub struct SourceCounters {
     pub received: u64,
     pub duplicates: u64,
+}
+
+/// Positions of one slot that its broker no longer has, or a slot that took another's place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceBreak {
+    pub source: String,
+    pub slot: String,
+    /// Topic, stream.
+    pub subject: String,
+    /// First position that was not read and can no longer be; with `former` the first one that is read.
+    pub from: u64,
+    /// First position behind them; equal to `from` with `former`.
+    pub to: u64,
+    /// The slot that was read before under this name, and where the log stands in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former: Option<(String, u64)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,7 +10,8 @@ use gravity_engine::{Engine, IntakeError, IntakeRequest, SourcePort};
 use gravity_log::EventLog;
 use gravity_model::Fault;
 use gravity_model::port::source::{
-    AckToken, BatchLimits, Position, PositionBook, Repeat, Slot, Source, SourceBatch, SourceRecord, Span, Start,
+    Acceptance, AckToken, BatchLimits, Position, PositionBook, Repeat, Slot, Source, SourceBatch, SourceRecord, Span,
+    Start,
 };
 use support::{Rig, USERS, changed, eventually, in_step, post, route};
 
@@ -48,6 +49,53 @@ async fn o4_s1_redelivered_records_are_dropped_and_counted() {
     assert_eq!(route(&engine.status()).read, 12, "the log's position rules after a restart");
     let again = engine.status().sources.iter().find(|s| s.name == "bus").cloned().expect("there");
     assert_eq!(again.received - again.duplicates, 12, "received survives restarts");
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s6_an_accepted_break_is_on_the_log_before_what_follows_it() {
+    let mut rig = Rig::new(USERS);
+    for i in 0..10 {
+        rig.broker.publish(0, message("k", &changed(i, "a")));
+    }
+    let engine = rig.start().await;
+    eventually(|| rig.rows().len() == 10, || format!("{:?}", engine.status())).await;
+    engine.shutdown().await;
+    for i in 10..30 {
+        rig.broker.publish(0, message("k", &changed(i, "a")));
+    }
+    rig.broker.trim(0, 20);
+    let engine = rig.start().await;
+    let stopped = |engine: &Engine| {
+        engine.status().sources.iter().find(|s| s.name == "bus").and_then(|s| s.error.clone()).unwrap_or_default()
+    };
+    eventually(|| stopped(&engine).contains("offset 10"), || format!("{:?}", engine.status())).await;
+    assert_eq!(rig.rows().len(), 10, "without a word from the operator nothing is skipped");
+    engine.shutdown().await;
+    rig.accept = Acceptance { gap: true, recreated: true };
+    let engine = rig.start().await;
+    eventually(|| rig.rows().len() == 20, || format!("{:?}", engine.status())).await;
+    rig.broker.recreate();
+    rig.broker.publish(0, message("k", &changed(30, "a")));
+    eventually(|| rig.rows().len() == 21, || format!("{:?}", engine.status())).await;
+    engine.shutdown().await;
+    let engine = rig.start().await;
+    rig.broker.publish(0, message("k", &changed(31, "a")));
+    eventually(|| rig.rows().len() == 22, || format!("{:?}", engine.status())).await;
+    let events = engine.events(0, 10_000).await.expect("read");
+    let of_bus = |name: &str| events.iter().filter(|e| e.event == name).map(|e| e.sequence).collect::<Vec<_>>();
+    let (changes, breaks) = (of_bus("userChanged"), of_bus("gravity.source_break"));
+    assert_eq!((changes.len(), breaks.len()), (22, 2), "told once each, also over a restart");
+    assert!(changes[9] < breaks[0] && breaks[0] < changes[10] && changes[19] < breaks[1] && breaks[1] < changes[20]);
+    let told: Vec<serde_json::Value> = events
+        .iter()
+        .filter(|e| e.event == "gravity.source_break")
+        .filter_map(|e| serde_json::from_str(e.payload.as_ref()?.get()).ok())
+        .collect();
+    assert_eq!((&told[0]["from"], &told[0]["to"]), (&10.into(), &20.into()), "{told:?}");
+    assert_eq!(told[1]["former"], serde_json::json!(["memory/bus/0/0", 30]), "{told:?}");
+    let counted = engine.status().sources.iter().find(|s| s.name == "bus").map(|s| s.received - s.duplicates);
+    assert_eq!(counted, Some(22), "a break is no message");
     engine.shutdown().await;
 }
 

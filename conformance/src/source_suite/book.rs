@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gravity_model::Headers;
-use gravity_model::port::source::{Position, PositionBook, Repeat, SourceBatch, SourceRecord};
+use gravity_model::port::source::{Break, Position, PositionBook, Repeat, SourceBatch, SourceRecord};
 use parking_lot::Mutex;
 
 use super::Published;
@@ -22,6 +22,8 @@ pub struct Taken {
 struct Inner {
     positions: BTreeMap<String, Position>,
     taken: Vec<Taken>,
+    /// With the number of records that came before it.
+    breaks: Vec<(usize, Break)>,
     duplicates: usize,
     ids: BTreeSet<Vec<u8>>,
     /// Contents that an earlier book took, each as often as it did.
@@ -60,6 +62,15 @@ impl Book {
     /// Appends what is new and counts what is not.
     pub fn take(&self, batch: &SourceBatch) {
         let mut inner = self.inner.lock();
+        for found in &batch.breaks {
+            let name = batch.slots[usize::from(found.slot)].position.as_deref().expect("only positions break");
+            let known = inner.positions.get(name).map_or(0, |position| position.next);
+            if found.position.next >= known {
+                inner.positions.insert(name.to_owned(), found.position);
+            }
+            let before = inner.taken.len();
+            inner.breaks.push((before, found.clone()));
+        }
         for record in &batch.records {
             let slot = &batch.slots[usize::from(record.slot)];
             let name = slot.position.as_deref().or(slot.queue.as_deref()).expect("a slot has positions, or a queue");
@@ -101,6 +112,11 @@ impl Book {
     pub fn payloads(&self) -> Vec<String> {
         let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
         self.inner.lock().taken.iter().map(|t| t.message.payload.as_ref().map_or_else(String::new, text)).collect()
+    }
+
+    /// Accepted breaks, each with the number of records that came before it.
+    pub fn breaks(&self) -> Vec<(usize, Break)> {
+        self.inner.lock().breaks.clone()
     }
 
     /// Records that came again.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gravity_model::FaultKind;
-use gravity_model::port::source::{AckToken, BatchLimits, PositionBook, Source, Start};
+use gravity_model::port::source::{Acceptance, AckToken, BatchLimits, BreakKind, PositionBook, Source, Start};
 
 use super::{Book, PATIENCE, Published, SourceRig, WIDE, expect_silence, message, messages, read_to_fault, read_until};
 
@@ -317,6 +317,82 @@ pub async fn s6_retention_past_the_book_halts(rig: &dyn SourceRig) {
     assert_eq!(fault.kind, FaultKind::HistoryBroken, "{fault}");
     assert!(fault.detail.contains("20") && fault.detail.contains("60"), "both offsets are named: {fault}");
     assert!(older.is_empty(), "nothing may be skipped: {:?}", older.payloads());
+}
+
+pub async fn an_accepted_gap_is_told_and_reading_goes_on_behind_it(rig: &dyn SourceRig) {
+    rig.publish(0, messages("a", 100)).await;
+    let book = Arc::new(Book::default());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    read_until(&mut *source, &book, 100, true).await.expect("read");
+    source.close().await;
+    let older = Arc::new(book.reopened());
+    older.set(&only_slot(&book), 20);
+    rig.trim(0, 60).await;
+    let mut source = rig.accepting(Acceptance { gap: true, ..Acceptance::default() });
+    connect(&mut *source, &older, Start::Earliest).await;
+    let rest = 100 + usize::try_from(rig.first_offset()).expect("small") - 60;
+    read_until(&mut *source, &older, rest, true).await.expect("read behind the gap");
+    source.close().await;
+    let breaks = older.breaks();
+    assert_eq!(breaks.len(), 1, "{breaks:?}");
+    assert_eq!((breaks[0].0, &breaks[0].1.kind), (0, &BreakKind::Gap { from: 20, to: 60 }), "{breaks:?}");
+    assert_eq!(older.payloads(), book.payloads()[100 - rest..]);
+    // It is over: the next connection finds nothing to tell.
+    let next = Arc::new(older.reopened());
+    connect(&mut *source, &next, Start::Earliest).await;
+    expect_silence(&mut *source, &next, Duration::from_millis(500)).await;
+    source.close().await;
+    assert!(next.breaks().is_empty(), "{:?}", next.breaks());
+}
+
+pub async fn an_accepted_new_topic_is_told_and_read_from_its_beginning(rig: &dyn SourceRig) {
+    rig.publish(0, messages("a", 10)).await;
+    let book = Arc::new(Book::default());
+    let mut source = connected(rig, &book, Start::Earliest).await;
+    read_until(&mut *source, &book, 10, true).await.expect("read");
+    source.close().await;
+    let former = only_slot(&book);
+    rig.recreate().await;
+    // As long as before: where the former topic's commits lead, a reader would find nothing.
+    rig.publish(0, messages("b", 10)).await;
+    let mut source = rig.accepting(Acceptance { recreated: true, ..Acceptance::default() });
+    connect(&mut *source, &book, Start::Earliest).await;
+    read_until(&mut *source, &book, 20, true).await.expect("read the new one");
+    source.close().await;
+    expect_former(&book, &former, rig);
+    assert_eq!(book.payloads()[10..], (0..10).map(|index| format!("b-{index}")).collect::<Vec<_>>());
+}
+
+pub async fn a_topic_made_anew_while_it_is_read_is_accepted_too(rig: &dyn SourceRig) {
+    rig.publish(0, messages("a", 10)).await;
+    let book = Arc::new(Book::default());
+    let mut source = rig.accepting(Acceptance { recreated: true, ..Acceptance::default() });
+    connect(&mut *source, &book, Start::Earliest).await;
+    read_until(&mut *source, &book, 10, true).await.expect("read");
+    let former = only_slot(&book);
+    rig.recreate().await;
+    rig.publish(0, messages("b", 50)).await;
+    let until = Instant::now() + PATIENCE;
+    while let Err(fault) = read_until(&mut *source, &book, 60, true).await {
+        assert_ne!(fault.kind, FaultKind::HistoryBroken, "{fault}");
+        assert!(Instant::now() < until, "{fault}");
+        while let Err(fault) = source.connect(Arc::clone(&book) as Arc<dyn PositionBook>, Start::Earliest).await {
+            assert_ne!(fault.kind, FaultKind::HistoryBroken, "{fault}");
+            assert!(Instant::now() < until, "{fault}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+    source.close().await;
+    expect_former(&book, &former, rig);
+    assert_eq!(book.payloads()[10..], (0..50).map(|index| format!("b-{index}")).collect::<Vec<_>>());
+}
+
+/// One break: ten records of `former` came before it.
+fn expect_former(book: &Book, former: &str, rig: &dyn SourceRig) {
+    let breaks = book.breaks();
+    assert_eq!(breaks.len(), 1, "{breaks:?}");
+    let expected = BreakKind::Recreated { former: Arc::from(former), next: rig.first_offset() + 10 };
+    assert_eq!((breaks[0].0, &breaks[0].1.kind), (10, &expected), "{breaks:?}");
 }
 
 pub async fn s6_a_book_beyond_the_end_halts(rig: &dyn SourceRig) {

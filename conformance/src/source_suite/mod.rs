@@ -12,13 +12,18 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 pub use gravity_connectors::memory::source::Published;
 use gravity_model::Fault;
-use gravity_model::port::source::{BatchLimits, Source};
+use gravity_model::port::source::{Acceptance, BatchLimits, Source};
 
 /// A broker as the suite needs it: one topic, made fresh for one case.
 #[async_trait]
 pub trait SourceRig: Send + Sync {
     /// A source that reads the topic for the rig's one log; the same one, as far as the broker can tell, at every call.
-    fn source(&self) -> Box<dyn Source>;
+    fn source(&self) -> Box<dyn Source> {
+        self.accepting(Acceptance::default())
+    }
+
+    /// The same source, told to go on where history broke.
+    fn accepting(&self, accept: Acceptance) -> Box<dyn Source>;
 
     async fn publish(&self, partition: u32, messages: Vec<Published>);
 
@@ -157,12 +162,14 @@ macro_rules! source_suite {
     // Every source with positions that the broker lets it go back to.
     ($rig:path) => {
         $crate::source_suite!(queue $rig);
+        $crate::source_suite!(anew $rig);
         $crate::source_suite!(@cases $rig;
             reading_goes_on_where_the_book_stands(2),
             o2_a_new_consumer_reads_on_without_loss(1),
             s5_a_new_partition_starts_at_its_beginning(1),
             latest_skips_what_was_there_and_nothing_else(1),
             s6_retention_past_the_book_halts(1),
+            an_accepted_gap_is_told_and_reading_goes_on_behind_it(1),
         );
     };
     // A broker that forgets what was acknowledged.
@@ -184,6 +191,13 @@ macro_rules! source_suite {
             the_end_of_an_emptied_partition_is_passed(1),
             closing_twice_is_fine_and_reading_after_it_is_a_fault(1),
             lag_counts_what_is_left(1),
+        );
+    };
+    // A broker that keeps what is published into a new topic before anybody reads it.
+    (anew $rig:path) => {
+        $crate::source_suite!(@cases $rig;
+            an_accepted_new_topic_is_told_and_read_from_its_beginning(1),
+            a_topic_made_anew_while_it_is_read_is_accepted_too(1),
         );
     };
     // A broker without positions: repeats are known by what they carry.

@@ -9,7 +9,7 @@ use gravity_conformance::source_suite::{
     Book, PATIENCE, Published, SourceRig, WIDE, expect_silence, message, messages, read_to_fault, read_until,
 };
 use gravity_connectors::kafka::{KafkaSource, commit_metadata};
-use gravity_model::port::source::{PositionBook, Source, Start};
+use gravity_model::port::source::{Acceptance, PositionBook, Source, Start};
 use gravity_model::{FaultKind, LogId};
 
 use KafkaRig as Rig;
@@ -204,6 +204,7 @@ async fn a_broker_that_is_away_is_disconnected_and_told_soon() {
         topics: vec!["t".to_owned()],
         group: "g".to_owned(),
         log_id: LogId([1; 16]),
+        accept: Acceptance::default(),
         extra: BTreeMap::new(),
     };
     let mut source = KafkaSource::new("orders", rig_options);

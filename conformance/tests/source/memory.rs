@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gravity_conformance::source_suite::{Book, Published, SourceRig, WIDE, messages, read_until};
 use gravity_connectors::memory::source::{MemoryBroker, MemorySource};
-use gravity_model::port::source::{PositionBook, Source, Start};
+use gravity_model::port::source::{Acceptance, PositionBook, Source, Start};
 use gravity_model::{Fault, FaultKind};
 
 struct MemoryRig(MemoryBroker);
@@ -17,8 +17,8 @@ async fn rig(partitions: u32) -> Option<MemoryRig> {
 
 #[async_trait]
 impl SourceRig for MemoryRig {
-    fn source(&self) -> Box<dyn Source> {
-        Box::new(MemorySource::new("orders", self.0.clone()))
+    fn accepting(&self, accept: Acceptance) -> Box<dyn Source> {
+        Box::new(MemorySource::new("orders", self.0.clone()).accepting(accept))
     }
 
     async fn publish(&self, partition: u32, messages: Vec<Published>) {

@@ -10,7 +10,7 @@ use gravity_conformance::source_suite::{
     Book, PATIENCE, Published, SourceRig, WIDE, expect_silence, message, messages, read_to_fault, read_until,
 };
 use gravity_connectors::nats::{NatsReading, NatsSource, NatsSourceOptions};
-use gravity_model::port::source::{BatchLimits, PositionBook, Source, Start};
+use gravity_model::port::source::{Acceptance, BatchLimits, PositionBook, Source, Start};
 use gravity_model::{FaultKind, LogId};
 
 async fn rig(_partitions: u32) -> Option<NatsRig> {
@@ -254,6 +254,7 @@ async fn a_server_that_is_away_is_disconnected_and_told_soon() {
         subjects: vec!["s".to_owned()],
         reading: NatsReading::Stream { stream: "S".to_owned(), durable: None },
         log_id: LogId([1; 16]),
+        accept: Acceptance::default(),
     };
     let before = Instant::now();
     let fault = refused(&mut NatsSource::new("orders", options), &Arc::default()).await;

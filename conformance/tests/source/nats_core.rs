@@ -7,7 +7,7 @@ use gravity_conformance::kafka_rig::unique;
 use gravity_conformance::nats_rig::{PrivateNats, client, connection, nats_under_test};
 use gravity_conformance::source_suite::{Book, PATIENCE, WIDE};
 use gravity_connectors::nats::{NatsReading, NatsSource, NatsSourceOptions};
-use gravity_model::port::source::{BatchLimits, PositionBook, Source, SourceBatch, Start};
+use gravity_model::port::source::{Acceptance, BatchLimits, PositionBook, Source, SourceBatch, Start};
 use gravity_model::{FaultKind, Headers, LogId};
 
 fn source(host: &str, subjects: &[String], queue_group: Option<&str>) -> NatsSource {
@@ -16,6 +16,7 @@ fn source(host: &str, subjects: &[String], queue_group: Option<&str>) -> NatsSou
         subjects: subjects.to_vec(),
         reading: NatsReading::Core { queue_group: queue_group.map(str::to_owned) },
         log_id: LogId([1; 16]),
+        accept: Acceptance::default(),
     };
     NatsSource::new("pings", options)
 }

@@ -21,6 +21,7 @@ mod work_queue {
     }
 
     gravity_conformance::source_suite!(queue rig);
+    gravity_conformance::source_suite!(anew rig);
 }
 
 mod interest {

@@ -10,7 +10,7 @@ use gravity_conformance::kafka_rig::unique;
 use gravity_conformance::nats_rig::{NatsRig, PrivateNats, connection, nats_under_test};
 use gravity_conformance::source_suite::{Book, SourceRig, messages, read_until};
 use gravity_connectors::nats::{NatsConnection, NatsReading, NatsSource, NatsSourceOptions, SignIn};
-use gravity_model::port::source::{Source, Start};
+use gravity_model::port::source::{Acceptance, Source, Start};
 use gravity_model::{Fault, FaultKind, LogId};
 
 use super::nats::positions;
@@ -22,6 +22,7 @@ async fn listen(connection: NatsConnection) -> Result<(), Fault> {
         subjects: vec![unique()],
         reading: NatsReading::Core { queue_group: None },
         log_id: LogId([1; 16]),
+        accept: Acceptance::default(),
     };
     let mut source = NatsSource::new("pings", options);
     let before = Instant::now();

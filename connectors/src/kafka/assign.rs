@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use gravity_model::port::source::{BreakKind, Position};
 use gravity_model::{Fault, FaultKind};
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::KafkaResult;
@@ -20,6 +21,14 @@ use super::slots::{self, Begin};
 /// Limit of a question to the broker while the group waits for our answer.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
 
+/// A partition about to be read.
+struct Taken {
+    slot: Arc<str>,
+    begin: Begin,
+    /// An accepted break, and where reading goes on behind it.
+    found: Option<(BreakKind, Position)>,
+}
+
 impl Reader {
     /// Takes partitions over: each begins where the log stands, never at the committed offset.
     pub(super) fn assign(&mut self, partitions: Vec<Partition>) -> Result<(), Fault> {
@@ -28,20 +37,20 @@ impl Reader {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         let mut taken = Vec::with_capacity(partitions.len());
         for partition in &partitions {
-            let (slot, begin) = self.begin(&positions, partition)?;
+            let Taken { slot, begin, found } = self.begin(&positions, partition)?;
             if !self.attach(&partition.0, partition.1) {
                 let detail = format!("no queue for topic {} partition {}", partition.0, partition.1);
                 return Err(Fault::new(FaultKind::Transient, "kafka-queue", self.assigning(), detail));
             }
             self.add(&mut list, partition, begin)?;
-            taken.push((slot, begin));
+            taken.push((slot, begin, found));
         }
         {
             let mut memory = self.reading.memory.lock();
             memory.read_topics.extend(partitions.iter().map(|(topic, _)| topic.clone()));
         }
         let mut state = self.reading.progress.state.lock();
-        for (partition, (slot, begin)) in partitions.into_iter().zip(taken) {
+        for (partition, (slot, begin, found)) in partitions.into_iter().zip(taken) {
             self.assignments += 1;
             tracing::info!(source = %self.reading.source, slot = %slot, begin = ?begin, "partition taken over");
             let given = match begin {
@@ -50,7 +59,12 @@ impl Reader {
             };
             let subject = Arc::from(partition.0.as_str());
             let assigned = Assigned { slot, subject, assignment: self.assignments, given, end: None };
-            state.assigned.insert(Arc::new(partition), assigned);
+            let partition = Arc::new(partition);
+            if let Some((kind, position)) = found {
+                let revocations = self.reading.progress.revocations.load(Ordering::SeqCst);
+                self.chunk.note_break(&partition, &assigned, revocations, (kind, position));
+            }
+            state.assigned.insert(partition, assigned);
         }
         drop(state);
         self.consumer.incremental_assign(&list).map_err(|error| fault_from(error, self.assigning()))
@@ -76,11 +90,7 @@ impl Reader {
         }
     }
 
-    fn begin(
-        &self,
-        positions: &[(String, gravity_model::port::source::Position)],
-        partition: &Partition,
-    ) -> Result<(Arc<str>, Begin), Fault> {
+    fn begin(&self, positions: &[(String, Position)], partition: &Partition) -> Result<Taken, Fault> {
         let grown = self.reading.memory.lock().read_topics.contains(&partition.0);
         let shown = slots::Partition {
             cluster: &self.reading.cluster,
@@ -88,9 +98,19 @@ impl Reader {
             partition: partition.1,
             topic_id: self.identity.id_of(&partition.0),
         };
-        let (slot, begin) = slots::resolve(&self.reading.source, positions, shown, self.reading.start, grown)?;
-        if matches!(begin, Begin::At { .. }) {
-            return Ok((slot, begin));
+        let accept = self.reading.accept;
+        let found =
+            slots::resolve(&self.reading.source, positions, shown, self.reading.start, grown, accept.recreated)?;
+        let (slot, begin) = (found.slot, found.begin);
+        if let Some((former, next)) = found.former {
+            // The group's commits are of the topic that is gone: no hint of where to begin in this one.
+            let (low, _) = self.watermarks(partition)?;
+            let position = Position { next: low, detail: 0 };
+            let begin = Begin::At { offset: low, leader_epoch: None };
+            return Ok(Taken { slot, begin, found: Some((BreakKind::Recreated { former, next }, position)) });
+        }
+        if let Begin::At { offset, .. } = begin {
+            return self.over_gap(slot, begin, partition, offset);
         }
         // The log has no record of it. Where a "latest" start began is remembered here and in our own commit, or what is
         // published between that start and the first record would be skipped by a restart.
@@ -98,21 +118,32 @@ impl Reader {
         let hint = hint.or_else(|| self.reading.committed.get(partition).and_then(|o| u64::try_from(*o).ok()));
         let offset = match (hint, begin) {
             (Some(offset), _) => offset,
-            (None, Begin::Latest) => self.present_end(partition)?,
-            (None, _) => return Ok((slot, begin)),
+            (None, Begin::Latest) => self.watermarks(partition)?.1,
+            (None, _) => return Ok(Taken { slot, begin, found: None }),
         };
         self.reading.memory.lock().begun.insert(slot.to_string(), offset);
         let durable = Durable { next: offset, leader_epoch: None, committed: hint.is_some() };
         self.reading.progress.state.lock().durable.insert(Arc::new(partition.clone()), durable);
-        Ok((slot, Begin::At { offset, leader_epoch: None }))
+        self.over_gap(slot, Begin::At { offset, leader_epoch: None }, partition, offset)
     }
 
-    fn present_end(&self, partition: &Partition) -> Result<u64, Fault> {
-        let (_, high) = self
+    /// Where the operator accepts it, reading goes on behind what retention took.
+    fn over_gap(&self, slot: Arc<str>, begin: Begin, partition: &Partition, offset: u64) -> Result<Taken, Fault> {
+        let low = if self.reading.accept.gap { self.watermarks(partition)?.0 } else { 0 };
+        if low <= offset {
+            return Ok(Taken { slot, begin, found: None });
+        }
+        let found = (BreakKind::Gap { from: offset, to: low }, Position { next: low, detail: 0 });
+        Ok(Taken { slot, begin: Begin::At { offset: low, leader_epoch: None }, found: Some(found) })
+    }
+
+    /// First offset that the broker has, and the one behind its last.
+    fn watermarks(&self, partition: &Partition) -> Result<(u64, u64), Fault> {
+        let (low, high) = self
             .consumer
             .fetch_watermarks(&partition.0, partition.1, ASK_LIMIT)
             .map_err(|error| fault_from(error, self.assigning()))?;
-        Ok(u64::try_from(high).unwrap_or(0))
+        Ok((u64::try_from(low).unwrap_or(0), u64::try_from(high).unwrap_or(0)))
     }
 
     fn add(&self, list: &mut TopicPartitionList, partition: &Partition, begin: Begin) -> Result<(), Fault> {

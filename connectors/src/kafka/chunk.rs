@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use gravity_model::HeaderBuf;
-use gravity_model::port::source::{Position, Repeat, Slot, SourceBatch, SourceRecord};
+use gravity_model::port::source::{Break, BreakKind, Position, Repeat, Slot, SourceBatch, SourceRecord};
 
 use super::native::MessageRef;
 use super::progress::{Assigned, CHUNK_BYTES, Chunk, Origin, Partition};
+
+/// What no topic's partition has.
+const NO_HANDLE: (usize, i32) = (0, -1);
 
 /// The chunk being filled.
 pub struct ChunkBuilder {
@@ -34,7 +37,7 @@ impl Default for ChunkBuilder {
 
 impl ChunkBuilder {
     pub fn is_empty(&self) -> bool {
-        self.chunk.batch.records.is_empty()
+        self.chunk.batch.is_empty()
     }
 
     pub fn records(&self) -> usize {
@@ -58,7 +61,7 @@ impl ChunkBuilder {
     /// Topic handles may be used anew after a rebalance, and assignments have changed.
     pub fn forget_slots(&mut self) {
         for handle in &mut self.handles {
-            *handle = (0, -1);
+            *handle = NO_HANDLE;
         }
     }
 
@@ -70,11 +73,28 @@ impl ChunkBuilder {
         assigned: &Assigned,
         revocations: u64,
     ) {
+        self.add_slot((message.topic_handle(), message.partition()), partition, assigned, revocations);
+    }
+
+    /// An accepted break: told with the records that follow, or alone.
+    pub fn note_break(
+        &mut self,
+        partition: &Arc<Partition>,
+        assigned: &Assigned,
+        revocations: u64,
+        (kind, position): (BreakKind, Position),
+    ) {
+        self.add_slot(NO_HANDLE, partition, assigned, revocations);
+        let slot = self.last as u16;
+        self.chunk.batch.breaks.push(Break { slot, kind, position });
+    }
+
+    fn add_slot(&mut self, handle: (usize, i32), partition: &Arc<Partition>, assigned: &Assigned, revocations: u64) {
         if self.chunk.origins.is_empty() {
             self.chunk.revocations = revocations;
         }
         self.last = self.handles.len();
-        self.handles.push((message.topic_handle(), message.partition()));
+        self.handles.push(handle);
         let slot =
             Slot { position: Some(Arc::clone(&assigned.slot)), subject: Arc::clone(&assigned.subject), queue: None };
         self.chunk.batch.slots.push(slot);

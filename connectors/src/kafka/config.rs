@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use gravity_model::port::source::Acceptance;
 use gravity_model::{Fault, FaultKind, LogId};
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
@@ -47,6 +48,8 @@ pub struct KafkaSourceOptions {
     pub group: String,
     /// The log that this source feeds: kept in the commit metadata, so that no second log reads with the same group.
     pub log_id: LogId,
+    /// What is read on from although history broke.
+    pub accept: Acceptance,
     /// Further librdkafka settings, from `"kafka": {…}`.
     pub extra: BTreeMap<String, String>,
 }
@@ -255,6 +258,7 @@ mod tests {
             topics: vec!["orders".to_owned()],
             group: "gravity".to_owned(),
             log_id: LogId([7; 16]),
+            accept: Acceptance::default(),
             extra: extra.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
         }
     }

@@ -25,6 +25,9 @@ const AGAIN: Duration = Duration::from_millis(150);
 /// After this an unanswered request counts as a broker that is away.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
+/// Code of the fault that a topic is another one.
+pub const RECREATED: &str = "topic-recreated";
+
 /// Topic ids of one connection and how fresh they are.
 pub struct IdentityCheck<C: ConsumerContext + 'static> {
     source: String,
@@ -122,12 +125,7 @@ impl<C: ConsumerContext + 'static> IdentityCheck<C> {
                     "topic {} was deleted and created again while it was read: its id was {known}, now it is {id}",
                     now.topic
                 );
-                Err(Fault::new(
-                    FaultKind::HistoryBroken,
-                    "topic-recreated",
-                    format!("read source {}", self.source),
-                    detail,
-                ))
+                Err(Fault::new(FaultKind::HistoryBroken, RECREATED, format!("read source {}", self.source), detail))
             }
             _ => Ok(()),
         }

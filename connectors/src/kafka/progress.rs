@@ -124,6 +124,7 @@ impl Progress {
             .collect();
         drop(state);
         chunk.batch.records.retain(|record| keep[usize::from(record.slot)]);
+        chunk.batch.breaks.retain(|found| keep[usize::from(found.slot)]);
         chunk.revocations = now;
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use gravity_model::port::source::{PositionBook, Start};
+use gravity_model::port::source::{Acceptance, PositionBook, Start};
 use gravity_model::{Fault, FaultKind, LogId};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
@@ -20,7 +20,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use super::chunk::ChunkBuilder;
 use super::context::{GroupStep, SourceContext};
 use super::error::{code_name, fault_from, fault_of, kind_of, printable};
-use super::identity::IdentityCheck;
+use super::identity::{IdentityCheck, RECREATED};
 use super::native::{self, DataQueue, MessageRef, Messages};
 use super::progress::{Delivered, Memory, Partition, Progress};
 
@@ -37,6 +37,9 @@ const POSITIONS: Duration = Duration::from_millis(200);
 /// How long after its first assignment a group has to hand out every partition.
 const SETTLED: Duration = Duration::from_secs(2);
 
+/// Code of the fault that retention passed us.
+const TRIMMED: &str = "retention-passed";
+
 /// What the thread needs to know besides the client.
 pub struct Reading {
     pub source: String,
@@ -47,11 +50,27 @@ pub struct Reading {
     /// All partitions of the topics when we connected.
     pub partitions: Vec<Partition>,
     pub start: Start,
+    pub accept: Acceptance,
     pub book: Arc<dyn PositionBook>,
     /// Offsets that this log committed earlier.
     pub committed: HashMap<(String, i32), i64>,
     pub memory: Arc<Mutex<Memory>>,
     pub progress: Arc<Progress>,
+}
+
+impl Reading {
+    /// A broken history that the operator accepts is a reason to begin anew: taking the partition over finds how it goes on.
+    fn begin_anew_if_accepted(&self, mut fault: Fault) -> Fault {
+        let accepted = match &*fault.code {
+            TRIMMED => self.accept.gap,
+            RECREATED => self.accept.recreated,
+            _ => false,
+        };
+        if accepted && fault.kind == FaultKind::HistoryBroken {
+            fault.kind = FaultKind::Transient;
+        }
+        fault
+    }
 }
 
 /// See the module.
@@ -62,7 +81,7 @@ pub struct Reader {
     pub(super) identity: IdentityCheck<SourceContext>,
     pub(super) consumer: Arc<BaseConsumer<SourceContext>>,
     out: mpsc::Sender<Delivered>,
-    chunk: ChunkBuilder,
+    pub(super) chunk: ChunkBuilder,
     pub(super) assignments: u64,
     last_commit: Instant,
     last_positions: Instant,
@@ -102,7 +121,7 @@ impl Reader {
                 break None;
             }
             if let Err(fault) = self.turn(&mut messages) {
-                break Some(fault);
+                break Some(self.reading.begin_anew_if_accepted(fault));
             }
         };
         drop(messages);
@@ -191,11 +210,17 @@ impl Reader {
 
     /// Says what the broker has and what the log expects.
     fn history_broken(&self, partition: &(String, i32), text: &str) -> Fault {
-        let expected = self.reading.progress.given(partition);
-        let expected = expected.map_or_else(|| "its first record".to_owned(), |offset| format!("offset {offset}"));
+        let given = self.reading.progress.given(partition);
+        let mut code = "position-out-of-range";
+        let expected = given.map_or_else(|| "its first record".to_owned(), |offset| format!("offset {offset}"));
         let limit = Duration::from_secs(5);
         let has = match self.consumer.fetch_watermarks(&partition.0, partition.1, limit) {
-            Ok((low, high)) => format!("the broker holds offsets {low} to {high} (exclusive)"),
+            Ok((low, high)) => {
+                if given.is_some_and(|given| u64::try_from(low).is_ok_and(|low| low > given)) {
+                    code = TRIMMED;
+                }
+                format!("the broker holds offsets {low} to {high} (exclusive)")
+            }
             Err(error) => format!("the broker does not say what it holds ({})", printable(&error.to_string())),
         };
         let detail = format!(
@@ -204,7 +229,7 @@ impl Reader {
             partition.0, partition.1
         );
         let doing = format!("read source {}", self.reading.source);
-        Fault::new(FaultKind::HistoryBroken, "position-out-of-range", doing, detail)
+        Fault::new(FaultKind::HistoryBroken, code, doing, detail)
     }
 
     /// Serves the client's own events: logs, errors, commit answers, and the group's steps, which are only noted.

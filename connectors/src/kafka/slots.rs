@@ -5,6 +5,8 @@ use std::sync::Arc;
 use gravity_model::port::source::{Position, Start};
 use gravity_model::{Fault, FaultKind};
 
+use super::identity::RECREATED;
+
 /// Builds `CLUSTER/TOPIC/PARTITION`, with `/TOPIC_ID` behind it where the broker gives ids. Neither a topic nor a cluster id
 /// that Kafka makes holds a slash; one that was set by hand is escaped.
 pub fn slot_name(cluster: &str, topic: &str, partition: i32, topic_id: Option<&str>) -> String {
@@ -57,17 +59,37 @@ pub enum Begin {
     Latest,
 }
 
+/// A partition's place in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    pub slot: Arc<str>,
+    pub begin: Begin,
+    /// Accepted: the slot that was read before under this topic's name, and where the log stands in it.
+    pub former: Option<(Arc<str>, u64)>,
+}
+
+/// Where the log stands in this very partition.
+pub fn standing(positions: &[(String, Position)], partition: Partition<'_>) -> Option<u64> {
+    match resolve("", positions, partition, Start::Earliest, false, true) {
+        Ok(Resolved { begin: Begin::At { offset, .. }, .. }) => Some(offset),
+        _ => None,
+    }
+}
+
 /// Finds the partition's slot name and first offset.
 ///
 /// `grown`: the topic was read before, so a partition without position is one that was added since: it starts at its
 /// beginning whatever `start` says, or what was published into it before we noticed would be lost.
+///
+/// `accept_recreated`: another topic under the same name in the same cluster is read from its beginning.
 pub fn resolve(
     source: &str,
     positions: &[(String, Position)],
     partition: Partition<'_>,
     start: Start,
     grown: bool,
-) -> Result<(Arc<str>, Begin), Fault> {
+    accept_recreated: bool,
+) -> Result<Resolved, Fault> {
     let name = slot_name(partition.cluster, partition.topic, partition.partition, partition.topic_id);
     let ours = parse(&name);
     let mut topic_known = grown;
@@ -75,7 +97,7 @@ pub fn resolve(
     let mut foreign = None;
     for (slot, position) in positions {
         if *slot == name {
-            return Ok((Arc::from(name), at(*position)));
+            return Ok(Resolved { slot: Arc::from(name), begin: at(*position), former: None });
         }
         let (Some(parts), Some(ours)) = (parse(slot), &ours) else { continue };
         if parts.topic != ours.topic {
@@ -89,24 +111,34 @@ pub fn resolve(
         // while the broker shows none. Only the end offset can tell then whether the topic is still the same.
         let comparable = parts.topic_id.is_some() && ours.topic_id.is_some();
         if parts.cluster == ours.cluster && !comparable {
-            nameless = Some((Arc::from(slot.as_str()), at(*position)));
+            nameless = Some(Resolved { slot: Arc::from(slot.as_str()), begin: at(*position), former: None });
         } else {
-            foreign = Some((slot, position));
+            let same_cluster = parts.cluster == ours.cluster;
+            // Of several former ones the one that was read furthest: the book has no order of its own.
+            if foreign.is_none_or(|(_, known, _): (_, &Position, _)| known.next < position.next) {
+                foreign = Some((slot, position, same_cluster));
+            }
         }
     }
     if let Some(found) = nameless {
         return Ok(found);
     }
-    if let Some((slot, position)) = foreign {
+    if let Some((slot, position, true)) = foreign
+        && accept_recreated
+    {
+        let former = Some((Arc::from(slot.as_str()), position.next));
+        return Ok(Resolved { slot: Arc::from(name), begin: Begin::Earliest, former });
+    }
+    if let Some((slot, position, _)) = foreign {
         let detail = format!(
             "topic {} partition {} is not the one that was read before: the log stands at offset {} of {slot}, the broker \
              now shows {name}; the topic was re-created or the hosts lead to another cluster",
             partition.topic, partition.partition, position.next
         );
-        return Err(Fault::new(FaultKind::HistoryBroken, "topic-recreated", format!("resume source {source}"), detail));
+        return Err(Fault::new(FaultKind::HistoryBroken, RECREATED, format!("resume source {source}"), detail));
     }
     let begin = if start == Start::Latest && !topic_known { Begin::Latest } else { Begin::Earliest };
-    Ok((Arc::from(name), begin))
+    Ok(Resolved { slot: Arc::from(name), begin, former: None })
 }
 
 fn at(position: Position) -> Begin {
@@ -125,7 +157,8 @@ mod tests {
     fn look(book: &[(&str, u64)], id: Option<&str>, start: Start, grown: bool) -> Result<(String, Begin), FaultKind> {
         let book: Vec<_> = book.iter().map(|(slot, next)| ((*slot).to_owned(), position(*next))).collect();
         let partition = Partition { cluster: "C", topic: "orders", partition: 3, topic_id: id };
-        resolve("s", &book, partition, start, grown).map(|(n, b)| (n.to_string(), b)).map_err(|fault| fault.kind)
+        let found = resolve("s", &book, partition, start, grown, false);
+        found.map(|found| (found.slot.to_string(), found.begin)).map_err(|fault| fault.kind)
     }
 
     fn at(offset: u64) -> Begin {
@@ -149,6 +182,27 @@ mod tests {
         for (found, expected) in cases {
             assert_eq!(found, expected);
         }
+    }
+
+    #[test]
+    fn a_topic_made_anew_is_read_from_its_beginning_where_that_is_accepted() {
+        let look = |book: &[(&str, u64)]| {
+            let book: Vec<_> = book.iter().map(|(slot, next)| ((*slot).to_owned(), position(*next))).collect();
+            let partition = Partition { cluster: "C", topic: "orders", partition: 3, topic_id: Some("ID") };
+            let standing = standing(&book, partition);
+            let found = resolve("s", &book, partition, Start::Latest, false, true);
+            (
+                found.map(|found| (found.slot.to_string(), found.begin, found.former)).map_err(|fault| fault.kind),
+                standing,
+            )
+        };
+        let name = || "C/orders/3/ID".to_owned();
+        let former = Some((Arc::from("C/orders/3/OLD"), 7));
+        let expected = Ok((name(), Begin::Earliest, former));
+        assert_eq!(look(&[("C/orders/3/OLDER", 5), ("C/orders/3/OLD", 7)]), (expected, None));
+        let known = [("C/orders/3/OLD", 7), ("C/orders/3/ID", 2)];
+        assert_eq!(look(&known), (Ok((name(), at(2), None)), Some(2)), "told once");
+        assert_eq!(look(&[("D/orders/3/OLD", 7)]).0, Err(FaultKind::HistoryBroken), "another cluster is no new topic");
     }
 
     #[test]

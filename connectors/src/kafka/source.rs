@@ -22,6 +22,7 @@ use super::native;
 use super::open::{ASK_LIMIT, open, partitions_of};
 use super::progress::{Chunk, Delivered, Durable, Given, Memory, Partition, Progress};
 use super::reader::{Reader, Reading};
+use super::slots;
 use super::tail::nothing_between;
 
 /// Chunks that may wait between the reader thread and the engine (at most [`CHUNK_BYTES`](super::progress::CHUNK_BYTES) each
@@ -49,6 +50,8 @@ struct Connected {
     progress: Arc<Progress>,
     book: Arc<dyn PositionBook>,
     cluster: String,
+    /// By topic, as far as the broker gives ids.
+    topic_ids: HashMap<String, String>,
     inbox: mpsc::Receiver<Delivered>,
     thread: JoinHandle<()>,
     /// Ends the thread also where nobody calls `close`.
@@ -117,11 +120,18 @@ impl Source for KafkaSource {
             topics: self.options.topics.clone(),
             partitions: opened.partitions,
             start,
+            accept: self.options.accept,
             book: Arc::clone(&book),
             committed: opened.committed,
             memory: Arc::clone(&self.memory),
             progress: Arc::clone(&progress),
         };
+        let ids = self
+            .options
+            .topics
+            .iter()
+            .filter_map(|topic| Some((topic.clone(), opened.identity.id_of(topic)?.to_owned())));
+        let topic_ids = ids.collect();
         let reader = Reader::new(reading, Arc::clone(&opened.consumer), opened.identity, out);
         let thread = std::thread::Builder::new()
             .name(format!("kafka-{}", self.name))
@@ -136,6 +146,7 @@ impl Source for KafkaSource {
             progress,
             book,
             cluster: opened.cluster,
+            topic_ids,
             inbox,
             thread,
             rest: None,
@@ -287,7 +298,7 @@ impl Connected {
         if self.rest.is_none() {
             self.progress.returned.store(number, Ordering::SeqCst);
         }
-        if batch.records.is_empty() {
+        if batch.is_empty() {
             return None;
         }
         self.batches += 1;
@@ -327,10 +338,13 @@ impl Connected {
         if let Some(given) = self.progress.given(partition) {
             return given;
         }
-        let prefix = super::slots::slot_name(&self.cluster, &partition.0, partition.1, None);
-        let ours = |slot: &str| slot.strip_prefix(&prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        let positions = self.book.positions();
-        positions.iter().filter(|(slot, _)| ours(slot)).map(|(_, position)| position.next).max().unwrap_or(0)
+        let shown = slots::Partition {
+            cluster: &self.cluster,
+            topic: &partition.0,
+            partition: partition.1,
+            topic_id: self.topic_ids.get(&partition.0).map(String::as_str),
+        };
+        slots::standing(&self.book.positions(), shown).unwrap_or(0)
     }
 }
 
@@ -354,7 +368,8 @@ fn end_of_part(chunk: &Chunk, from: usize, limits: BatchLimits) -> usize {
 /// Copies some records of a chunk into a batch of their own.
 fn copy_part(chunk: &Chunk, from: usize, to: usize) -> SourceBatch {
     let whole = &chunk.batch;
-    let mut part = SourceBatch { slots: whole.slots.clone(), ..SourceBatch::default() };
+    let breaks = if from == 0 { whole.breaks.clone() } else { Vec::new() };
+    let mut part = SourceBatch { slots: whole.slots.clone(), breaks, ..SourceBatch::default() };
     for record in &whole.records[from..to] {
         let mut record = *record;
         record.payload = record.payload.map(|span| part.store(whole.bytes(span)));

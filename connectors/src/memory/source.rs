@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gravity_model::event::Micros;
 use gravity_model::port::source::{
-    AckToken, BatchLimits, Position, PositionBook, Repeat, Slot, Source, SourceBatch, SourceRecord, Start,
+    Acceptance, AckToken, BatchLimits, Break, BreakKind, Position, PositionBook, Repeat, Slot, Source, SourceBatch,
+    SourceRecord, Start,
 };
 use gravity_model::{Fault, FaultKind, HeaderBuf};
 use hashbrown::HashMap;
@@ -172,6 +173,7 @@ pub struct MemorySource {
     connections: u64,
     connected: bool,
     start: Start,
+    accept: Acceptance,
     book: Option<Arc<dyn PositionBook>>,
     cursors: BTreeMap<u32, Cursor>,
     ends: Option<BTreeMap<u32, u64>>,
@@ -184,6 +186,8 @@ pub struct MemorySource {
 struct Cursor {
     slot: Arc<str>,
     next: u64,
+    /// An accepted break that was not told yet.
+    found: Option<BreakKind>,
     incarnation: u64,
 }
 
@@ -195,6 +199,7 @@ impl MemorySource {
             connections: 0,
             connected: false,
             start: Start::Earliest,
+            accept: Acceptance::default(),
             book: None,
             cursors: BTreeMap::new(),
             ends: None,
@@ -202,6 +207,11 @@ impl MemorySource {
             batches: 0,
             unacknowledged: VecDeque::new(),
         }
+    }
+
+    /// Goes on where history broke.
+    pub fn accepting(self, accept: Acceptance) -> MemorySource {
+        MemorySource { accept, ..self }
     }
 
     fn fault(&self, kind: FaultKind, code: &'static str, detail: impl Into<String>) -> Fault {
@@ -219,6 +229,17 @@ impl MemorySource {
             if !self.cursors.contains_key(number) {
                 let cursor = self.begin(*number, partition, first)?;
                 self.cursors.insert(*number, cursor);
+            }
+            let accept = self.accept;
+            let Some(cursor) = self.cursors.get_mut(number) else { continue };
+            if accept.recreated && cursor.incarnation != partition.incarnation {
+                let found = BreakKind::Recreated { former: Arc::clone(&cursor.slot), next: cursor.next };
+                let slot = Arc::from(format!("memory/{}/{number}/{}", self.name, partition.incarnation));
+                *cursor = Cursor { slot, next: partition.low, found: Some(found), incarnation: partition.incarnation };
+            }
+            if accept.gap && cursor.next < partition.low {
+                cursor.found = Some(BreakKind::Gap { from: cursor.next, to: partition.low });
+                cursor.next = partition.low;
             }
             let cursor = &self.cursors[number];
             if cursor.incarnation != partition.incarnation {
@@ -244,7 +265,13 @@ impl MemorySource {
         let book = self.book.clone();
         let position = book.as_ref().and_then(|book| book.position(&slot));
         let known = book.map_or_else(Vec::new, |book| book.positions());
-        if position.is_none() && known.iter().any(|(other, _)| other.starts_with(&prefix)) {
+        let former = known.iter().find(|(other, _)| position.is_none() && other.starts_with(&prefix));
+        if let (Some((former, at)), true) = (former, self.accept.recreated) {
+            let found = Some(BreakKind::Recreated { former: Arc::from(former.as_str()), next: at.next });
+            let (next, incarnation) = (partition.low, partition.incarnation);
+            return Ok(Cursor { slot: Arc::from(slot), next, found, incarnation });
+        }
+        if former.is_some() {
             let detail = format!("partition {number} was re-created");
             return Err(self.fault(FaultKind::HistoryBroken, "topic-recreated", detail));
         }
@@ -257,7 +284,7 @@ impl MemorySource {
             }
             None => partition.low,
         };
-        Ok(Cursor { slot: Arc::from(slot), next, incarnation: partition.incarnation })
+        Ok(Cursor { slot: Arc::from(slot), next, found: None, incarnation: partition.incarnation })
     }
 
     fn read(&mut self, limits: BatchLimits) -> SourceBatch {
@@ -272,7 +299,11 @@ impl MemorySource {
             if let Some(offset) = redeliver.get(number) {
                 cursor.next = cursor.next.min((*offset).max(partition.low));
             }
-            let before = batch.records.len();
+            let before = (batch.records.len(), batch.breaks.len());
+            if let Some(kind) = cursor.found.take() {
+                let slot = u16::try_from(batch.slots.len()).unwrap_or(u16::MAX);
+                batch.breaks.push(Break { slot, kind, position: Position { next: cursor.next, detail: 0 } });
+            }
             while cursor.next < partition.end() {
                 let index = usize::try_from(cursor.next - partition.low).unwrap_or(usize::MAX);
                 let Some(Some(message)) = partition.records.get(index) else {
@@ -303,13 +334,13 @@ impl MemorySource {
                     repeat: Repeat::ByPosition,
                 });
             }
-            if batch.records.len() > before {
+            if (batch.records.len(), batch.breaks.len()) != before {
                 let subject = Arc::from(self.name.as_str());
                 batch.slots.push(Slot { position: Some(Arc::clone(&cursor.slot)), subject, queue: None });
                 reached.push((*number, cursor.next));
             }
         }
-        if !batch.records.is_empty() {
+        if !batch.is_empty() {
             self.batches += 1;
             batch.token = AckToken { connection: self.connections, batch: self.batches };
             self.unacknowledged.push_back((self.batches, reached));
@@ -355,7 +386,7 @@ impl Source for MemorySource {
                 return Err(fault);
             }
             let batch = self.read(limits);
-            if !batch.records.is_empty() || tokio::time::timeout_at(until, changed).await.is_err() {
+            if !batch.is_empty() || tokio::time::timeout_at(until, changed).await.is_err() {
                 return Ok(batch);
             }
         }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use gravity_model::LogId;
+use gravity_model::port::source::Acceptance;
 
 /// How to reach a server or a cluster, shared by sources and exporters.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +66,8 @@ pub struct NatsSourceOptions {
     pub reading: NatsReading,
     /// The log that this source feeds: kept in the durable consumer, so that no second log reads with it.
     pub log_id: LogId,
+    /// What is read on from although history broke.
+    pub accept: Acceptance,
 }
 
 /// Where the messages come from.

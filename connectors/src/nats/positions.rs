@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gravity_model::port::source::{Position, Start};
+use gravity_model::port::source::{Acceptance, BreakKind, Position, Start};
 use gravity_model::{Fault, FaultKind};
 
 /// Builds `STREAM/CREATED`, the time in nanoseconds since 1970: a stream that was deleted and made again has another one.
@@ -35,12 +35,14 @@ pub(super) enum Losses {
 }
 
 /// Where to begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Begin {
     /// First sequence to read.
     pub next: u64,
     /// False: the log holds nothing of this stream.
     pub known: bool,
+    /// Accepted: the log does not go on from here.
+    pub found: Option<BreakKind>,
 }
 
 /// Finds the stream's slot name and first sequence. `begun`: where an earlier connection of this process began in it, when the
@@ -51,6 +53,7 @@ pub(super) fn resolve(
     shown: Shown<'_>,
     start: Start,
     begun: Option<u64>,
+    accept: Acceptance,
 ) -> Result<(Arc<str>, Begin), Fault> {
     let name = slot_name(shown.stream, shown.created);
     let broken = |code: &'static str, detail: String| {
@@ -58,9 +61,16 @@ pub(super) fn resolve(
     };
     let at = positions.iter().find(|(slot, _)| *slot == name).map(|(_, position)| position.next);
     let of_same_name = |slot: &str| slot.rsplit_once('/').is_some_and(|(stream, _)| stream == shown.stream);
+    let of_same_name = |(slot, _): &&(String, Position)| of_same_name(slot);
+    // Of several former ones the one that was read furthest: the book has no order of its own.
+    let former = positions.iter().filter(of_same_name).max_by_key(|(_, position)| position.next);
     if at.is_none()
-        && let Some((slot, position)) = positions.iter().find(|(slot, _)| of_same_name(slot))
+        && let Some((slot, position)) = former
     {
+        if accept.recreated {
+            let found = Some(BreakKind::Recreated { former: Arc::from(slot.as_str()), next: position.next });
+            return Ok((Arc::from(name), Begin { next: shown.first.max(1), known: false, found }));
+        }
         let detail = format!(
             "stream {} is not the one that was read before: the log stands at sequence {} of {slot}, the server now shows \
              {name}; the stream was deleted and made again, or the hosts lead to another server",
@@ -71,7 +81,7 @@ pub(super) fn resolve(
     let known = at.is_some();
     let Some(next) = at.or(begun) else {
         let next = if start == Start::Latest { shown.last + 1 } else { shown.first.max(1) };
-        return Ok((Arc::from(name), Begin { next, known }));
+        return Ok((Arc::from(name), Begin { next, known, found: None }));
     };
     if next > shown.last + 1 {
         let detail = format!(
@@ -83,6 +93,10 @@ pub(super) fn resolve(
     }
     if next < shown.first {
         match shown.losses {
+            Losses::Halt if accept.gap => {
+                let found = Some(BreakKind::Gap { from: next, to: shown.first });
+                return Ok((Arc::from(name), Begin { next: shown.first, known, found }));
+            }
             Losses::Halt => return Err(broken("stream-trimmed", trimmed(shown.stream, next, shown.first))),
             Losses::Compaction => {
                 let (stream, first) = (shown.stream, shown.first);
@@ -91,7 +105,7 @@ pub(super) fn resolve(
             Losses::Acknowledged => {}
         }
     }
-    Ok((Arc::from(name), Begin { next, known }))
+    Ok((Arc::from(name), Begin { next, known, found: None }))
 }
 
 /// The sentence for messages that went before they were read.
@@ -117,7 +131,7 @@ mod tests {
         let book: Vec<_> =
             book.iter().map(|(slot, next)| ((*slot).to_owned(), Position { next: *next, detail: 0 })).collect();
         let shown = Shown { stream: "S", created: 9, first, last, losses };
-        resolve("s", &book, shown, start, begun)
+        resolve("s", &book, shown, start, begun, Acceptance::default())
             .map(|(name, begin)| {
                 assert_eq!(&*name, "S/9");
                 (begin.next, begin.known)
@@ -150,6 +164,24 @@ mod tests {
         assert_eq!(look(&[], (8, 20), Losses::Halt, early, Some(7)), Err("stream-trimmed".to_owned()));
         let fault = trimmed("S", 20, 60);
         assert!(fault.contains("20 to 59") && fault.contains("begins at 60"), "{fault}");
+    }
+
+    #[test]
+    fn what_is_accepted_is_told() {
+        let look = |slot: &str, next, accept| {
+            let book =
+                [("S/1".to_owned(), Position { next: 3, detail: 0 }), (slot.to_owned(), Position { next, detail: 0 })];
+            let shown = Shown { stream: "S", created: 9, first: 8, last: 20, losses: Losses::Halt };
+            let found = resolve("s", &book, shown, Start::Latest, None, accept);
+            found.map(|(_, begin)| (begin.next, begin.found)).map_err(|fault| fault.code.into_owned())
+        };
+        let (recreated, gap) = (Acceptance { recreated: true, gap: false }, Acceptance { recreated: false, gap: true });
+        let anew = BreakKind::Recreated { former: Arc::from("S/8"), next: 7 };
+        assert_eq!(look("S/8", 7, recreated), Ok((8, Some(anew))), "from its beginning, whatever start says");
+        assert_eq!(look("S/8", 7, gap), Err("stream-recreated".to_owned()));
+        assert_eq!(look("S/9", 7, gap), Ok((8, Some(BreakKind::Gap { from: 7, to: 8 }))));
+        assert_eq!(look("S/9", 7, recreated), Err("stream-trimmed".to_owned()));
+        assert_eq!(look("S/9", 8, gap), Ok((8, None)));
     }
 
     #[test]

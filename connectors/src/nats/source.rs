@@ -8,7 +8,9 @@ use async_nats::Subject;
 use async_nats::jetstream::consumer::{Consumer, pull};
 use async_nats::jetstream::stream::{Info, Stream};
 use async_trait::async_trait;
-use gravity_model::port::source::{AckToken, BatchLimits, Position, PositionBook, Source, SourceBatch, Start};
+use gravity_model::port::source::{
+    Acceptance, AckToken, BatchLimits, Break, BreakKind, Position, PositionBook, Slot, Source, SourceBatch, Start,
+};
 use gravity_model::{Fault, FaultKind};
 use tokio::time::Instant;
 
@@ -62,6 +64,9 @@ struct StreamReading {
     /// No filter: every gap in the sequences is one of the stream.
     complete: bool,
     losses: Losses,
+    accept: Acceptance,
+    /// Accepted breaks that were not told yet.
+    found: Vec<(BreakKind, u64)>,
     /// The sequence behind the newest one that was handed out.
     next: u64,
     /// Number of the consumer's delivery that came last.
@@ -110,7 +115,7 @@ impl NatsSource {
         let link = connect(&format!("source {source}"), &options.connection, WAITING).await?;
         let begun = self.begun.as_ref().map(|(slot, next)| (&**slot, *next));
         let mut found = stream::find(&link, source, options, (stream, durable), (book, start), begun).await?;
-        let reading = match durable {
+        let mut reading = match durable {
             None => {
                 let mut rescued = None;
                 if self.stuck.is_at(found.begin.next) {
@@ -135,6 +140,7 @@ impl NatsSource {
         if reading.acks.is_none() && reading.rescued.is_none() {
             self.begun = Some((Arc::clone(&reading.slot), reading.next));
         }
+        reading.accept = options.accept;
         tracing::info!(source = %self.name, slot = %reading.slot, next = reading.next, "stream is read");
         Ok(reading)
     }
@@ -233,6 +239,8 @@ impl StreamReading {
             ephemeral: true,
             complete: found.filters.is_empty(),
             losses: found.losses,
+            accept: Acceptance::default(),
+            found: found.begin.found.map(|kind| (kind, found.begin.next)).into_iter().collect(),
             next: found.begin.next,
             delivered: 0,
             pending: consumer.cached_info().num_pending,
@@ -255,6 +263,9 @@ impl StreamReading {
 
     /// Cancel-safe: what is taken from the consumer is held until a batch is returned.
     async fn next_batch(&mut self, limits: BatchLimits, connection: u64) -> Result<SourceBatch, Fault> {
+        if !self.found.is_empty() {
+            return Ok(self.told(connection));
+        }
         let until = Instant::now() + limits.max_wait;
         if let Some(raw) = self.rescued.take() {
             let mut builder = BatchBuilder::new(limits, Some(Arc::clone(&self.slot)));
@@ -302,6 +313,17 @@ impl StreamReading {
             }
         }
         Ok(self.numbered_batch(builder, replies, connection))
+    }
+
+    /// A batch of breaks alone: what follows is read behind them.
+    fn told(&mut self, connection: u64) -> SourceBatch {
+        let subject = Arc::from(self.stream.cached_info().config.name.as_str());
+        let slot = Slot { position: Some(Arc::clone(&self.slot)), subject, queue: None };
+        let tell = |(kind, next)| Break { slot: 0, kind, position: Position { next, detail: 0 } };
+        let breaks = self.found.drain(..).map(tell).collect();
+        self.batches += 1;
+        let token = AckToken { connection, batch: self.batches };
+        SourceBatch { slots: vec![slot], breaks, token, ..SourceBatch::default() }
     }
 
     fn numbered_batch(&mut self, builder: BatchBuilder, replies: Vec<Subject>, connection: u64) -> SourceBatch {
@@ -372,6 +394,11 @@ impl StreamReading {
         let (first, _) = stream::ends(&self.link, &self.stream, self.doing()).await?;
         self.looked = Some(Instant::now());
         self.doubt = None;
+        if first > from && self.accept.gap {
+            // Some of them may have come before they went: the position moves with what comes.
+            self.found.push((BreakKind::Gap { from, to: first }, from));
+            return Ok(());
+        }
         if first > from {
             let detail = trimmed(&self.stream.cached_info().config.name, from, first);
             return Err(Fault::new(FaultKind::HistoryBroken, "stream-trimmed", self.doing(), detail));

@@ -85,7 +85,7 @@ pub(super) async fn find(
     let shown = shown(info, losses);
     let name_in_log = super::positions::slot_name(shown.stream, shown.created);
     let begun = begun.filter(|(slot, _)| *slot == name_in_log).map(|(_, next)| next);
-    let (slot, begin) = resolve(source, &book.positions(), shown, start, begun)?;
+    let (slot, begin) = resolve(source, &book.positions(), shown, start, begun, options.accept)?;
     let last = shown.last;
     Ok(Found { slot, begin, last, losses, retention, filters, stream })
 }

@@ -17,7 +17,7 @@ use gravity_engine::{
     MessageFormat, NameFrom, RulesInForce, SourcePort, SourceSpec, Tombstone,
 };
 use gravity_log::EventLog;
-use gravity_model::port::source::Start;
+use gravity_model::port::source::{Acceptance, Start};
 use gravity_model::port::view::ViewStore;
 use gravity_model::{Fault, LogId};
 use gravity_rules::diagnose::{Finding, Findings, Severity};
@@ -27,7 +27,9 @@ use crate::assembly_nats;
 use crate::assembly_rabbitmq;
 use crate::config::database::{Bookkeeping, DatabaseEntry, Ddl, MySqlKeys, PostgresKeys, RouteKeys, SqliteKeys};
 use crate::config::exporter::{DeliveryKeys, ExporterEntry, FormatWord, KafkaExporterKeys, OnRefused, RestfulApiKeys};
-use crate::config::source::{EnvelopeWord, IntakeKeys, KafkaSourceKeys, SourceEntry, StartWord, TombstoneWord};
+use crate::config::source::{
+    EnvelopeWord, HistoryKeys, IntakeKeys, KafkaSourceKeys, SourceEntry, StartWord, TombstoneWord,
+};
 use crate::config::{Config, Protection, SaslMechanism, Secret, TransportKeys, codes};
 
 /// Largest batch or request body where a source does not say.
@@ -308,8 +310,13 @@ fn kafka_source(config: &Config, keys: &KafkaSourceKeys, log_id: LogId) -> Kafka
         topics: keys.topics.clone(),
         group: keys.group.clone(),
         log_id,
+        accept: acceptance(&keys.history),
         extra: keys.kafka.iter().map(|(key, value)| (key.clone(), value.to_string())).collect(),
     }
+}
+
+pub(crate) fn acceptance(keys: &HistoryKeys) -> Acceptance {
+    Acceptance { recreated: keys.accept_recreated, gap: keys.accept_gap }
 }
 
 fn kafka_connection(

@@ -5,7 +5,7 @@ use gravity_connectors::nats::{
 };
 use gravity_model::LogId;
 
-use crate::assembly::{TlsPaths, with_port};
+use crate::assembly::{TlsPaths, acceptance, with_port};
 use crate::config::exporter::{JetStreamExporterKeys, NatsExporterKeys};
 use crate::config::source::{NatsMode, NatsSourceKeys};
 use crate::config::{Config, NatsSignInKeys, Protection, Secret, TransportKeys};
@@ -23,6 +23,7 @@ pub fn source(config: &Config, keys: &NatsSourceKeys, log_id: LogId) -> NatsSour
             NatsMode::Core => NatsReading::Core { queue_group: keys.queue_group.clone() },
         },
         log_id,
+        accept: acceptance(&keys.history),
     }
 }
 

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use gravity_log::{Batch, MAX_EVENT_BYTES};
-use gravity_model::port::source::{Position, Repeat, Slot, SourceBatch, SourceRecord};
+use gravity_model::port::source::{Break, BreakKind, Position, Repeat, Slot, SourceBatch, SourceRecord};
 use gravity_model::{CAPTURE_HEADER, Event, EventKind, HeaderBuf, Headers};
 
-use crate::control::Parked;
+use crate::control::{self, Parked, SourceBreak};
 use crate::ingest::envelope::{self, Decoded, EnvelopeOptions, Message, Undecodable};
 use crate::ingest::last_delete::LastDeletes;
 use crate::ingest::letters::{IngestLetters, TOO_LARGE};
@@ -60,6 +60,38 @@ impl Append {
         let index = self.batch.len() as u32;
         self.batch.remember(memory.entry(index));
         self.memories.push((index, memory));
+    }
+
+    /// What an operator accepted is told where it happened: here, and for ever in the log.
+    pub fn note_break(&mut self, source: &str, batch: &SourceBatch, found: &Break) {
+        let slot = &batch.slots[usize::from(found.slot)];
+        let (from, to, former) = match &found.kind {
+            BreakKind::Gap { from, to } => (*from, *to, None),
+            BreakKind::Recreated { former, next } => {
+                (found.position.next, found.position.next, Some((former.to_string(), *next)))
+            }
+        };
+        let told = SourceBreak {
+            source: source.to_owned(),
+            slot: slot.position.as_deref().unwrap_or_default().to_owned(),
+            subject: slot.subject.to_string(),
+            from,
+            to,
+            former,
+        };
+        match &told.former {
+            None => tracing::warn!(
+                source,
+                slot = told.slot,
+                from,
+                to,
+                "accepted gap: these were gone before they were read"
+            ),
+            Some((former, next)) => {
+                tracing::warn!(source, slot = told.slot, former, next, "accepted: made anew, read from its beginning");
+            }
+        }
+        control::tell(&mut self.batch, control::SOURCE_BREAK, source, &told, None);
     }
 
     /// Takes in one record: it is stored whatever it holds. With `refused` it is kept raw, and that is its dead letter.

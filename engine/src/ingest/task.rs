@@ -319,12 +319,20 @@ impl SourceSetup {
 
     /// Appends a source batch, in as many appends as it takes. After an error the book is ahead of the log.
     async fn take(&self, batch: SourceBatch, book: &Book, way: &mut Way) -> Result<(), LogError> {
-        if batch.records.is_empty() {
+        if batch.is_empty() {
             return Ok(());
         }
         let marks = way.repeats.look_up(&batch).await?;
         let mut append = Append::default();
         let mut duplicates = 0;
+        for found in &batch.breaks {
+            let Some(name) = &batch.slots[usize::from(found.slot)].position else { continue };
+            append.note_break(&self.gauge.name, &batch, found);
+            if book.is_new(name, found.position) {
+                book.advance(name, found.position);
+                append.moved(found.slot, found.position);
+            }
+        }
         for (index, record) in batch.records.iter().enumerate() {
             if let Some(name) = &batch.slots[usize::from(record.slot)].position {
                 if !book.is_new(name, record.position) {

@@ -14,7 +14,7 @@ use gravity_engine::{
     IntakeRequest, MessageFormat, RulesInForce, SourcePort, SourceSpec,
 };
 use gravity_log::{MemoryDisk, MemoryLog};
-use gravity_model::port::source::Start;
+use gravity_model::port::source::{Acceptance, Start};
 use gravity_model::{ColumnShape, ColumnType, TableShape, Value};
 use gravity_rules::diagnose::SourceFile;
 use gravity_rules::{Context, DatabaseContext, DatabaseKind, Ddl};
@@ -34,6 +34,8 @@ pub struct Rig {
     pub max_parked: u64,
     pub max_waiting_bytes: u64,
     pub lanes: u16,
+    /// What the source goes on from.
+    pub accept: Acceptance,
 }
 
 /// `(name, type, not null)`; the first column is the key.
@@ -88,6 +90,7 @@ impl Rig {
             max_parked: 100_000,
             max_waiting_bytes: 1 << 20,
             lanes: 1,
+            accept: Acceptance::default(),
         }
     }
 
@@ -130,7 +133,11 @@ impl Rig {
         ChangedParts {
             sources: vec![
                 source("web", "http", SourcePort::Push),
-                source("bus", "memory", SourcePort::Pull(Box::new(MemorySource::new("bus", self.broker.clone())))),
+                source(
+                    "bus",
+                    "memory",
+                    SourcePort::Pull(Box::new(MemorySource::new("bus", self.broker.clone()).accepting(self.accept))),
+                ),
             ],
             databases: vec![self.database_spec(&self.views)],
             exporters: vec![ExporterSpec {

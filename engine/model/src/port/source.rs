@@ -85,17 +85,52 @@ pub struct Slot {
     pub queue: Option<Arc<str>>,
 }
 
+/// What an operator accepts of a slot's history, by name, where reading would halt instead (reliability 3.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Acceptance {
+    /// `accept_recreated`: the slot was deleted and made anew. The new one is read from its beginning.
+    pub recreated: bool,
+    /// `accept_gap`: retention took what was not read yet. Reading goes on behind it.
+    pub gap: bool,
+}
+
+/// A place where a slot does not go on from where the log stands, accepted by the operator. The engine puts it on the log
+/// before the records of its batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Break {
+    /// Index into [`SourceBatch::slots`].
+    pub slot: u16,
+    pub kind: BreakKind,
+    /// Where reading goes on.
+    pub position: Position,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BreakKind {
+    /// What the broker no longer has of `from..to`.
+    Gap { from: u64, to: u64 },
+    /// The slot that was read before, and where the log stands in it.
+    Recreated { former: Arc<str>, next: u64 },
+}
+
 /// What [`Source::next_batch`] returns: records in delivery order over one arena, so that a message costs no allocation.
 #[derive(Debug, Default)]
 pub struct SourceBatch {
     pub arena: Vec<u8>,
     pub records: Vec<SourceRecord>,
     pub slots: Vec<Slot>,
+    /// Accepted breaks before the first record.
+    pub breaks: Vec<Break>,
     /// Handed back to [`Source::acknowledge`] once every record of this batch is durable.
     pub token: AckToken,
 }
 
 impl SourceBatch {
+    /// True when there is nothing to put on the log.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.breaks.is_empty()
+    }
+
     pub fn bytes(&self, span: Span) -> &[u8] {
         &self.arena[span.start as usize..(span.start + span.len) as usize]
     }
@@ -120,7 +155,8 @@ pub struct AckToken {
 #[async_trait]
 pub trait Source: Send {
     /// Connects and starts reading at `book`'s positions, in new slots at `start`. Must not skip: what the broker no
-    /// longer has, or a slot that was re-created, is [`FaultKind::HistoryBroken`](crate::FaultKind).
+    /// longer has, or a slot that was re-created, is [`FaultKind::HistoryBroken`](crate::FaultKind), or a [`Break`] of the next batch
+    /// where the source was told to accept it.
     async fn connect(&mut self, book: Arc<dyn PositionBook>, start: Start) -> Result<(), Fault>;
 
     /// Waits for records within `limits`. Dropping the future loses nothing.

@@ -162,6 +162,8 @@ pub struct KafkaSourceKeys {
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub kafka: IndexMap<String, ClientSetting>,
     #[serde(flatten)]
+    pub history: HistoryKeys,
+    #[serde(flatten)]
     pub transport: TransportKeys,
     #[serde(flatten)]
     pub intake: IntakeKeys,
@@ -184,6 +186,17 @@ impl std::fmt::Display for ClientSetting {
             ClientSetting::Switch(on) => on.fmt(f),
         }
     }
+}
+
+/// What a source does where its broker no longer has what the log expects: it halts, unless that is accepted by name.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct HistoryKeys {
+    /// A topic or stream that was deleted and made anew under its name is read from its beginning.
+    #[serde(default)]
+    pub accept_recreated: bool,
+    /// Where retention took what was not read yet, reading goes on behind it.
+    #[serde(default)]
+    pub accept_gap: bool,
 }
 
 /// NATS: a JetStream stream, or core subjects with `"mode": "core"`.
@@ -210,6 +223,8 @@ pub struct NatsSourceKeys {
     /// Core NATS delivers at most once: what is published while Gravity is away is gone. Must be accepted by name.
     #[serde(default)]
     pub accept_at_most_once: bool,
+    #[serde(flatten)]
+    pub history: HistoryKeys,
     #[serde(flatten)]
     pub sign_in: NatsSignInKeys,
     #[serde(flatten)]

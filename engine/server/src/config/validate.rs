@@ -11,7 +11,7 @@ use super::exporter::{ExporterEntry, RestfulApiKeys};
 use super::load::Checking;
 use super::settings::{FILE, Settings};
 use super::shared::{Protection, TransportKeys, is_loopback, split_address};
-use super::source::{IntakeKeys, KafkaSourceKeys, SourceEntry};
+use super::source::{HistoryKeys, IntakeKeys, KafkaSourceKeys, SourceEntry};
 use super::validate_nats;
 use super::validate_rabbitmq;
 
@@ -158,12 +158,25 @@ fn picks_field_or_header(text: &str) -> bool {
     }
 }
 
+/// What weakens P2 is printed at every start.
+pub fn history(keys: &HistoryKeys, checking: &mut Checking<'_>) {
+    if keys.accept_recreated {
+        let message = "accept_recreated: a topic or stream that was deleted and made anew is read from its beginning";
+        checking.warn(codes::ACCEPTED, "accept_recreated", message, None);
+    }
+    if keys.accept_gap {
+        let message = "accept_gap: what retention took before it was read is left out";
+        checking.warn(codes::ACCEPTED, "accept_gap", message, None);
+    }
+}
+
 fn kafka_source(keys: &KafkaSourceKeys, checking: &mut Checking<'_>) {
     addresses("hosts", &keys.hosts, checking);
     list("topics", &keys.topics, checking);
     if keys.group.is_empty() {
         checking.refuse(gravity_rules::codes::BAD_VALUE, "group", "`group` must not be empty", None);
     }
+    history(&keys.history, checking);
     credentials(keys.username.as_deref(), keys.password.is_some(), checking);
     let hosts = keys.hosts.iter().filter_map(|h| split_address(h)).map(|(host, _)| host);
     transport(&keys.transport, hosts, checking);

@@ -6,7 +6,7 @@ use super::codes;
 use super::load::Checking;
 use super::shared::{NatsSignInKeys, TransportKeys, split_address};
 use super::source::{NatsMode, NatsSourceKeys};
-use super::validate::{addresses, credentials, host, list, secret, transport};
+use super::validate::{addresses, credentials, history, host, list, secret, transport};
 
 /// A `nats` entry of sources.json.
 pub fn source(keys: &NatsSourceKeys, checking: &mut Checking<'_>) {
@@ -36,6 +36,7 @@ fn jetstream(keys: &NatsSourceKeys, checking: &mut Checking<'_>) {
     }
     name("stream", keys.stream.as_deref(), checking);
     name("durable", keys.durable.as_deref(), checking);
+    history(&keys.history, checking);
     for key in ["queue_group", "accept_at_most_once"] {
         if checking.has(key) {
             let message = format!("`{key}` belongs to `\"mode\": \"core\"`");
@@ -54,7 +55,7 @@ fn core(keys: &NatsSourceKeys, checking: &mut Checking<'_>) {
         checking.refuse_key(codes::NOT_ACCEPTED, "", message, Some(hint));
     }
     name("queue_group", keys.queue_group.as_deref(), checking);
-    for key in ["stream", "durable", "start"] {
+    for key in ["stream", "durable", "start", "accept_recreated", "accept_gap"] {
         if checking.has(key) {
             let message = format!("`{key}` has no meaning with `\"mode\": \"core\"`");
             checking.refuse_key(codes::UNUSED_KEY, key, message, Some("remove it"));

@@ -23,7 +23,7 @@ fn sources() -> Value {
     json!({"$schema": "sources.schema.json", "sources": {
         "orders": with(json!({"type": "kafka", "hosts": ["127.0.0.1:9092"], "topics": ["orders"], "group": "gravity", "username": "u", "password": "${env:GRAVITY_TEST_SECRET}",
             "saslMechanism": "PLAIN", "secure": true, "caFile": "ca.pem", "certFile": "c.pem", "keyFile": "k.pem", "kafka": {"fetch.wait.max.ms": 50}, "event_from": "topic", "key_from": "message_key"})),
-        "bills": with(json!({"type": "nats", "hosts": ["127.0.0.1:4222"], "stream": "BILLS", "subjects": ["bills.>"], "durable": "d", "username": "u", "password": "${env:GRAVITY_TEST_SECRET}", "secure": true, "event_from": "subject"})),
+        "bills": with(json!({"type": "nats", "hosts": ["127.0.0.1:4222"], "stream": "BILLS", "subjects": ["bills.>"], "durable": "d", "accept_recreated": true, "accept_gap": true, "username": "u", "password": "${env:GRAVITY_TEST_SECRET}", "secure": true, "event_from": "subject"})),
         "pings": core,
         "token": {"type": "nats", "hosts": ["127.0.0.1:4222"], "stream": "S", "subjects": ["a.*"], "token": "${env:GRAVITY_TEST_SECRET}"},
         "creds": {"type": "nats", "hosts": ["127.0.0.1:4222"], "stream": "S", "subjects": ["b.>"], "creds": "${env:GRAVITY_TEST_SECRET}"},
