@@ -20,8 +20,10 @@ install() {
   # A new id with new data, so that nobody takes a wiped broker for the old one. 'G' first: an id may not begin with '-'.
   printf 'G%s\n' "$(head -c 15 /dev/urandom | base64 | tr '+/' '-_')A" >"$cluster"
   rm -rf "$HOME_DIR/data"
+  local format=()
+  if [[ -n ${GRAVITY_KAFKA_SCRAM:-} ]]; then format=(--add-scram "$GRAVITY_KAFKA_SCRAM"); fi
   java -cp "$JARS/*" -Dlog4j2.configurationFile="$POM_DIR/log4j2.properties" kafka.tools.StorageTool format \
-    -t "$(cat "$cluster")" -c "$HOME_DIR/server.properties" >>"$LOG_FILE" 2>&1 9>&- ||
+    -t "$(cat "$cluster")" -c "$HOME_DIR/server.properties" "${format[@]}" >>"$LOG_FILE" 2>&1 9>&- ||
     { tail -n 20 "$LOG_FILE" >&2; die "kafka: format of the data folder failed ($LOG_FILE)"; }
 }
 
@@ -61,6 +63,8 @@ group.min.session.timeout.ms=1000
 broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=500
 PROPERTIES
+  # The last line of a name counts.
+  if [[ -n ${GRAVITY_KAFKA_PROPERTIES:-} ]]; then cat "$GRAVITY_KAFKA_PROPERTIES" >>"$HOME_DIR/server.properties"; fi
 }
 
 start() {

@@ -343,11 +343,27 @@ pub struct PrivateKafka {
     pub hosts: String,
     folder: tempfile::TempDir,
     ports: (u16, u16),
+    secured: Option<Secured>,
+}
+
+/// A listener with TLS and SASL beside the open one.
+pub struct Secured {
+    pub port: u16,
+    /// Lines for server.properties but the listeners'.
+    pub properties: String,
+    /// A user, as the format tool's `--add-scram` takes it.
+    pub scram: String,
 }
 
 impl PrivateKafka {
     /// `None` after saying why: without the broker's jars (they come with `conformance/servers up kafka`).
     pub fn start() -> Option<PrivateKafka> {
+        PrivateKafka::start_with(|_| None)
+    }
+
+    /// The same with further lines for its properties, made by `secure` in the broker's folder. They may open a listener on
+    /// the port that it is given; `None` where there is nothing to add.
+    pub fn start_with(secure: impl FnOnce(&Path) -> Option<Secured>) -> Option<PrivateKafka> {
         kafka_under_test()?;
         let work = std::env::var_os("GRAVITY_WORK").map_or_else(|| root().join(".work"), PathBuf::from);
         let jars = work.join("jars");
@@ -358,7 +374,8 @@ impl PrivateKafka {
         let folder = tempfile::Builder::new().prefix("kafka-").tempdir().expect("folder");
         std::os::unix::fs::symlink(jars, folder.path().join("jars")).expect("link to the jars");
         let ports = (free_port(), free_port());
-        let kafka = PrivateKafka { hosts: format!("127.0.0.1:{}", ports.0), folder, ports };
+        let secured = secure(folder.path());
+        let kafka = PrivateKafka { hosts: format!("127.0.0.1:{}", ports.0), folder, ports, secured };
         kafka.servers(&["up", "kafka"]);
         Some(kafka)
     }
@@ -392,6 +409,18 @@ impl PrivateKafka {
             .env("GRAVITY_KAFKA_HEAP", "256m")
             .env_remove("GRAVITY_TEST_KAFKA")
             .stdin(Stdio::null());
+        if let Some(secured) = &self.secured {
+            let file = self.folder.path().join("further.properties");
+            let (open, controller) = self.ports;
+            let listeners = format!("PLAINTEXT://127.0.0.1:{open},SASL_SSL://127.0.0.1:{}", secured.port);
+            let lines = format!(
+                "listeners={listeners},CONTROLLER://127.0.0.1:{controller}\nadvertised.listeners={listeners}\n\
+                 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL\n{}",
+                secured.properties
+            );
+            std::fs::write(&file, lines).expect("properties written");
+            command.env("GRAVITY_KAFKA_PROPERTIES", file).env("GRAVITY_KAFKA_SCRAM", &secured.scram);
+        }
         command
     }
 }
@@ -413,7 +442,7 @@ pub(crate) fn root() -> PathBuf {
 }
 
 /// Below the ephemeral range, so that no outgoing connection takes it meanwhile.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let begin = 21_000 + std::process::id() % 7_000;
     loop {

@@ -20,7 +20,7 @@ async fn rig(partitions: u32) -> Option<Rig> {
 
 gravity_conformance::source_suite!(rig);
 
-fn positions(book: &Arc<Book>) -> Arc<dyn PositionBook> {
+pub fn positions(book: &Arc<Book>) -> Arc<dyn PositionBook> {
     Arc::clone(book) as Arc<dyn PositionBook>
 }
 

@@ -3,6 +3,7 @@
 //! Each test collects every finding before it fails, and each finding names the place and what to do instead.
 
 mod arrows;
+mod compose;
 mod documents;
 mod sources;
 mod tree;

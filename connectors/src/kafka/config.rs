@@ -116,7 +116,7 @@ pub fn check_setting(key: &str, value: &str) -> Result<(), String> {
 }
 
 /// Bytes of fetched records that librdkafka may hold, beside one answer in flight.
-const QUEUED_KBYTES: u32 = 16 * 1024;
+const QUEUED_KBYTES: u32 = 8 * 1024;
 
 impl KafkaConnection {
     fn client_config(&self) -> ClientConfig {
@@ -171,7 +171,7 @@ impl KafkaSourceOptions {
         let mut config = self.connection.client_config();
         config.set("queued.max.messages.kbytes", QUEUED_KBYTES.to_string());
         config.set("queued.min.messages", "100000");
-        config.set("fetch.max.bytes", (8 * 1024 * 1024).to_string());
+        config.set("fetch.max.bytes", (4 * 1024 * 1024).to_string());
         config.set("fetch.message.max.bytes", (1024 * 1024).to_string());
         config.set("fetch.wait.max.ms", "100");
         // Once the local queue is full, look again soon: the default of a second empties it and stalls.

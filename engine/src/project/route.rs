@@ -25,7 +25,7 @@ use crate::supervise::BackOff;
 
 /// Events of one database transaction: few while in step, many while behind, because bigger batches coalesce more.
 const FEWEST: usize = 4_096;
-const MOST: usize = 32_768;
+const MOST: usize = 28_672;
 const MOST_BYTES: usize = 16 << 20;
 /// Control events alone move the checkpoint at most this often.
 const PASS_AFTER: Duration = Duration::from_secs(1);
