@@ -1,12 +1,14 @@
 //! Live types to ours, and cells to parameters so that no digit, byte or blank changes.
 
+use std::borrow::Cow;
+
 use gravity_model::{ColumnShape, ColumnType, Fault, FaultKind, Value};
 use sqlx::Arguments;
 use sqlx::mysql::MySqlArguments;
 
 use super::error::{INCORRECT_TIME, INCORRECT_VALUE, NOT_NULL, OUT_OF_RANGE, PACKET, TOO_LONG, TRUNCATED};
 use crate::sql::statement::StatementBuilder;
-use crate::sql::text::{shown, write_json_array, write_text};
+use crate::sql::text::{decimal_text, shown, write_json_array, write_text};
 
 /// Longest single value, whatever the server would take.
 pub(super) const VALUE_LIMIT: usize = 64 << 20;
@@ -304,12 +306,16 @@ fn parameter<'a>(column: &ColumnShape, wire: &Wire, value: &'a Value) -> Result<
         (Wire::Double, Value::Float(number)) => Parameter::Double(*number),
         (Wire::Decimal(..), Value::Decimal(digits)) => Parameter::Borrowed(digits.as_str()),
         (Wire::Decimal(..), Value::Int(_)) => text(value)?,
+        (Wire::Text, Value::Decimal(digits)) => match decimal_text(digits.as_str(), &column.column_type) {
+            Cow::Borrowed(digits) => Parameter::Borrowed(digits),
+            Cow::Owned(digits) => Parameter::Owned(digits),
+        },
         (Wire::Text | Wire::Json | Wire::Label(_), Value::Text(t) | Value::Json(t) | Value::Decimal(t)) => {
             Parameter::Borrowed(t.as_str())
         }
         (Wire::Text | Wire::Json, Value::Array(items)) => {
             let mut text = String::new();
-            write_json_array(items, &mut text);
+            write_json_array(items, &column.column_type, &mut text);
             Parameter::Owned(text)
         }
         (Wire::Text, other) => text(other)?,
