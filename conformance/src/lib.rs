@@ -11,5 +11,6 @@ pub mod nats_rig;
 pub mod rabbitmq_rig;
 pub mod source_suite;
 pub mod torture;
+pub mod type_matrix;
 pub mod view_suite;
 pub mod webhook_receiver;

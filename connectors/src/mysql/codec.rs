@@ -13,6 +13,9 @@ use crate::sql::text::{decimal_text, shown, write_json_array, write_text};
 /// Longest single value, whatever the server would take.
 pub(super) const VALUE_LIMIT: usize = 64 << 20;
 
+/// Precision and scale of the widest DECIMAL.
+const WIDEST_DECIMAL: (u16, u16) = (65, 30);
+
 /// 0001-01-01 and 9999-12-31: what DATE and DATETIME hold.
 const FIRST_DAY: i64 = -719_162;
 const LAST_DAY: i64 = 2_932_896;
@@ -59,7 +62,10 @@ impl Wire {
             U64 => Wire::Unsigned,
             F32 => Wire::Float,
             F64 => Wire::Double,
-            Decimal(size) => size.map_or(Wire::Decimal(65, 30), |(p, s)| Wire::Decimal(p, s)),
+            Decimal(size) => {
+                let (precision, scale) = size.unwrap_or(WIDEST_DECIMAL);
+                Wire::Decimal(precision, scale)
+            }
             Uuid if word == "uuid" => Wire::Uuid,
             Uuid => Wire::UuidBytes,
             Date => Wire::Date,
@@ -145,6 +151,8 @@ pub(super) fn resolve(word: &str, json: bool, declared: Option<&ColumnType>) -> 
         (Text | Varchar(_), Decimal(_) | U64 | Json | Array(_) | Uuid | Date | Time | Timestamp | TimestampTz) => {
             holds_text(word)
         }
+        // The widest that MySQL has: what does not fit even that is refused by itself.
+        (Decimal(Some(WIDEST_DECIMAL)), Decimal(None)) => true,
         (Json, Array(_)) => true,
         (Binary, Uuid) => word == "binary(16)",
         // Both are UTC here: the session's time zone is.
@@ -385,7 +393,8 @@ mod tests {
             ("datetime(6)", "timestamptz", true),
             ("tinyint(1)", "i8", true),
             ("tinyint(4)", "bool", true),
-            ("decimal(65,30)", "decimal", false),
+            ("decimal(65,30)", "decimal", true),
+            ("decimal(60,30)", "decimal", false),
         ] {
             assert_eq!(declared(word, of), kept, "{word} {of}");
         }
