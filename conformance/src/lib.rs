@@ -2,6 +2,7 @@
 
 pub mod blackbox;
 pub mod certificate;
+pub mod engine_rig;
 pub mod export_suite;
 pub mod kafka_rig;
 pub mod local_http;
@@ -10,4 +11,6 @@ pub mod nats_rig;
 pub mod rabbitmq_rig;
 pub mod source_suite;
 pub mod torture;
+pub mod type_matrix;
 pub mod view_suite;
+pub mod webhook_receiver;

@@ -189,11 +189,24 @@ fn floats_are_finite() {
             ("0.1", Ok(Value::Float(0.1))),
             ("1e308", Ok(Value::Float(1e308))),
             ("1e309", RANGE),
+            ("5e-324", Ok(Value::Float(5e-324))),
+            ("1e-400", RANGE),
+            ("-0.1e-1000", RANGE),
+            ("0e-400", Ok(Value::Float(0.0))),
+            ("0.00e9", Ok(Value::Float(0.0))),
             ("\"1\"", TYPE),
             ("-0.0", Ok(Value::Float(-0.0))),
         ],
     );
-    check("f32", &[("0.5", Ok(Value::Float(0.5))), ("1e39", RANGE), ("16777217", Ok(Value::Float(16_777_216.0)))]);
+    check(
+        "f32",
+        &[
+            ("0.5", Ok(Value::Float(0.5))),
+            ("1e39", RANGE),
+            ("1e-46", RANGE),
+            ("16777217", Ok(Value::Float(16_777_216.0))),
+        ],
+    );
 }
 
 #[test]
@@ -381,6 +394,11 @@ fn a_declared_type_goes_into_a_wider_column() {
         ("i16", "f64", "7", Ok(Value::Float(7.0))),
         ("bool", "i64", "true", int(1)),
         ("decimal", "text", "1.50", text("1.5")),
+        ("decimal(12,2)", "text", "1.5", text("1.50")),
+        ("decimal(12,2)", "text", "-7", text("-7.00")),
+        ("decimal(4,2)", "varchar(5)", "-0.5", text("-0.50")),
+        ("decimal(4,2)", "varchar(5)", "-10.5", Err("map/too-long")),
+        ("decimal(4,0)", "text", "12", text("12")),
         ("json", "text", r#"{"a": 1}"#, text(r#"{"a": 1}"#)),
         ("uuid", "text", "\"123E4567E89B12D3A456426614174000\"", text("123e4567-e89b-12d3-a456-426614174000")),
         ("timestamptz", "text", "\"2024-05-06T09:08:09.5+02:00\"", text("2024-05-06T07:08:09.5Z")),

@@ -184,7 +184,7 @@ fn sqlite_cells(line: &str) -> Vec<Option<String>> {
         .collect()
 }
 
-pub(super) fn unhex(digits: &str) -> Vec<u8> {
+pub fn unhex(digits: &str) -> Vec<u8> {
     digits
         .as_bytes()
         .chunks(2)

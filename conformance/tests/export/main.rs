@@ -7,4 +7,5 @@ mod kafka;
 mod memory;
 mod nats;
 mod rabbitmq;
+mod signing;
 mod tls;

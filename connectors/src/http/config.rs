@@ -7,6 +7,7 @@ use gravity_model::{Fault, FaultKind};
 use reqwest::Url;
 use rustls::ClientConfig;
 
+use super::signing::SigningKey;
 use crate::tls::TlsFiles;
 
 /// A `restful_api` entry of exporter.json.
@@ -21,6 +22,8 @@ pub struct HttpExporterOptions {
     /// PEM files of our own certificate and its key.
     pub cert_file: Option<PathBuf>,
     pub key_file: Option<PathBuf>,
+    /// Secrets that every message is signed with, each by itself; none: not signed.
+    pub signing: Vec<SigningKey>,
     pub limits: Limits,
 }
 

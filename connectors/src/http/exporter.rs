@@ -19,12 +19,14 @@ use tokio::time::timeout;
 use super::address::{CheckedResolver, Lookup, PrivateAddress, SystemLookup};
 use super::config::{HttpExporterOptions, Limits};
 use super::reply;
+use super::signing::{self, SigningKey};
 
 /// Posts to one endpoint.
 pub struct HttpExporter {
     name: String,
     url: Url,
     limits: Limits,
+    signing: Vec<SigningKey>,
     client: Client,
 }
 
@@ -59,7 +61,7 @@ impl HttpExporter {
                 let doing = format!("configure exporter {name}");
                 Fault::new(FaultKind::Misconfigured, "http-client", doing, error.to_string()).with_source(error)
             })?;
-        Ok(HttpExporter { name, url, limits: options.limits, client })
+        Ok(HttpExporter { name, url, limits: options.limits, signing: options.signing.clone(), client })
     }
 
     fn doing(&self) -> String {
@@ -95,7 +97,7 @@ impl HttpExporter {
     }
 
     async fn send(&self, message: &Message) -> Delivery {
-        let headers = match headers(message) {
+        let headers = match self.headers(message) {
             Ok(headers) => headers,
             Err(detail) => {
                 return Delivery::failed(Fault::new(FaultKind::RefusedEvent, "http-header", self.doing(), detail));
@@ -109,6 +111,23 @@ impl HttpExporter {
             Err(_) => return Delivery::failed(self.silent()),
         };
         self.judge(response).await
+    }
+
+    /// The message's own, and what belongs to this attempt: its time is signed with it.
+    fn headers(&self, message: &Message) -> Result<HeaderMap, String> {
+        let mut headers = HeaderMap::with_capacity(message.headers.len() + 5);
+        let content_type = HeaderValue::from_static(message.content_type);
+        headers.insert(CONTENT_TYPE, content_type);
+        for (name, value) in &message.headers {
+            let parsed = HeaderName::from_bytes(name.as_bytes()).ok().zip(HeaderValue::from_str(value).ok());
+            let (name, value) = parsed.ok_or_else(|| format!("header {name:?} cannot be sent over HTTP"))?;
+            headers.insert(name, value);
+        }
+        let id = HeaderValue::from_str(&message.id).map_err(|_| "the message id cannot be a header".to_owned())?;
+        let seconds = u64::try_from(now() / 1_000_000).unwrap_or(0);
+        signing::sign(&self.signing, &id, seconds, &message.body, &mut headers)?;
+        headers.insert(HeaderName::from_static("idempotency-key"), id);
+        Ok(headers)
     }
 
     fn silent(&self) -> Fault {
@@ -204,20 +223,6 @@ fn lanes(messages: &[Message]) -> Vec<Vec<usize>> {
         lanes[lane].push(index);
     }
     lanes
-}
-
-fn headers(message: &Message) -> Result<HeaderMap, String> {
-    let mut headers = HeaderMap::with_capacity(message.headers.len() + 2);
-    let content_type = HeaderValue::from_static(message.content_type);
-    headers.insert(CONTENT_TYPE, content_type);
-    for (name, value) in &message.headers {
-        let parsed = HeaderName::from_bytes(name.as_bytes()).ok().zip(HeaderValue::from_str(value).ok());
-        let (name, value) = parsed.ok_or_else(|| format!("header {name:?} cannot be sent over HTTP"))?;
-        headers.insert(name, value);
-    }
-    let id = HeaderValue::from_str(&message.id).map_err(|_| "the message id cannot be a header".to_owned())?;
-    headers.insert(HeaderName::from_static("idempotency-key"), id);
-    Ok(headers)
 }
 
 /// Reads at most [`reply::REPLY_BYTES`] within `limit`; what is beyond is never fetched.

@@ -4,7 +4,9 @@ mod address;
 mod config;
 mod exporter;
 mod reply;
+mod signing;
 
 pub use address::{Lookup, is_private};
 pub use config::{HttpExporterOptions, Limits};
 pub use exporter::HttpExporter;
+pub use signing::{MOST_SECRETS, SigningKey};

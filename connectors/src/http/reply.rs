@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::NaiveDateTime;
 use gravity_model::FaultKind;
 use gravity_model::event::Micros;
 use reqwest::StatusCode;
@@ -25,14 +26,19 @@ pub fn kind_of(status: StatusCode) -> Option<FaultKind> {
     }
 }
 
-/// `Retry-After`: seconds or an HTTP date, at most an hour; `None` when it is absent or unreadable.
+/// `Retry-After`: seconds or an HTTP date in one of its three forms (RFC 9110, 5.6.7), at most an hour; `None` when it is
+/// absent or unreadable.
 pub fn retry_after(value: &str, now: Micros) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse::<u64>() {
         return Some(Duration::from_secs(seconds).min(RETRY_AFTER_CAP));
     }
-    let until = chrono::DateTime::parse_from_rfc2822(value).ok()?.timestamp_micros();
-    let micros = u64::try_from(until.saturating_sub(now)).unwrap_or(0);
+    let until = chrono::DateTime::parse_from_rfc2822(value)
+        .map(|at| at.naive_utc())
+        .or_else(|_| NaiveDateTime::parse_from_str(value, "%A, %d-%b-%y %H:%M:%S GMT"))
+        .or_else(|_| NaiveDateTime::parse_from_str(value, "%a %b %e %H:%M:%S %Y"))
+        .ok()?;
+    let micros = u64::try_from(until.and_utc().timestamp_micros().saturating_sub(now)).unwrap_or(0);
     Some(Duration::from_micros(micros).min(RETRY_AFTER_CAP))
 }
 
@@ -70,10 +76,12 @@ mod tests {
     fn retry_after_is_capped() {
         assert_eq!(retry_after(" 7 ", 0), Some(Duration::from_secs(7)));
         assert_eq!(retry_after("999999", 0), Some(Duration::from_secs(3600)));
-        let date = "Wed, 21 Oct 2015 07:28:00 GMT";
         let at = 1_445_412_480_000_000;
-        assert_eq!(retry_after(date, at - 5_000_000), Some(Duration::from_secs(5)));
-        assert_eq!(retry_after(date, at + 5_000_000), Some(Duration::ZERO));
+        for date in ["Wed, 21 Oct 2015 07:28:00 GMT", "Wednesday, 21-Oct-15 07:28:00 GMT", "Wed Oct 21 07:28:00 2015"] {
+            assert_eq!(retry_after(date, at - 5_000_000), Some(Duration::from_secs(5)), "{date}");
+            assert_eq!(retry_after(date, at + 5_000_000), Some(Duration::ZERO), "{date}");
+            assert_eq!(retry_after(date, at - 86_400_000_000), Some(Duration::from_secs(3600)), "{date}");
+        }
         assert_eq!(retry_after("soon", 0), None);
     }
 

@@ -1,15 +1,20 @@
 //! Live types to ours, and cells to parameters so that no digit, byte or blank changes.
 
+use std::borrow::Cow;
+
 use gravity_model::{ColumnShape, ColumnType, Fault, FaultKind, Value};
 use sqlx::Arguments;
 use sqlx::mysql::MySqlArguments;
 
 use super::error::{INCORRECT_TIME, INCORRECT_VALUE, NOT_NULL, OUT_OF_RANGE, PACKET, TOO_LONG, TRUNCATED};
 use crate::sql::statement::StatementBuilder;
-use crate::sql::text::{shown, write_json_array, write_text};
+use crate::sql::text::{decimal_text, shown, write_json_array, write_text};
 
 /// Longest single value, whatever the server would take.
 pub(super) const VALUE_LIMIT: usize = 64 << 20;
+
+/// Precision and scale of the widest DECIMAL.
+const WIDEST_DECIMAL: (u16, u16) = (65, 30);
 
 /// 0001-01-01 and 9999-12-31: what DATE and DATETIME hold.
 const FIRST_DAY: i64 = -719_162;
@@ -57,7 +62,10 @@ impl Wire {
             U64 => Wire::Unsigned,
             F32 => Wire::Float,
             F64 => Wire::Double,
-            Decimal(size) => size.map_or(Wire::Decimal(65, 30), |(p, s)| Wire::Decimal(p, s)),
+            Decimal(size) => {
+                let (precision, scale) = size.unwrap_or(WIDEST_DECIMAL);
+                Wire::Decimal(precision, scale)
+            }
             Uuid if word == "uuid" => Wire::Uuid,
             Uuid => Wire::UuidBytes,
             Date => Wire::Date,
@@ -143,6 +151,8 @@ pub(super) fn resolve(word: &str, json: bool, declared: Option<&ColumnType>) -> 
         (Text | Varchar(_), Decimal(_) | U64 | Json | Array(_) | Uuid | Date | Time | Timestamp | TimestampTz) => {
             holds_text(word)
         }
+        // The widest that MySQL has: what does not fit even that is refused by itself.
+        (Decimal(Some(WIDEST_DECIMAL)), Decimal(None)) => true,
         (Json, Array(_)) => true,
         (Binary, Uuid) => word == "binary(16)",
         // Both are UTC here: the session's time zone is.
@@ -304,12 +314,16 @@ fn parameter<'a>(column: &ColumnShape, wire: &Wire, value: &'a Value) -> Result<
         (Wire::Double, Value::Float(number)) => Parameter::Double(*number),
         (Wire::Decimal(..), Value::Decimal(digits)) => Parameter::Borrowed(digits.as_str()),
         (Wire::Decimal(..), Value::Int(_)) => text(value)?,
+        (Wire::Text, Value::Decimal(digits)) => match decimal_text(digits.as_str(), &column.column_type) {
+            Cow::Borrowed(digits) => Parameter::Borrowed(digits),
+            Cow::Owned(digits) => Parameter::Owned(digits),
+        },
         (Wire::Text | Wire::Json | Wire::Label(_), Value::Text(t) | Value::Json(t) | Value::Decimal(t)) => {
             Parameter::Borrowed(t.as_str())
         }
         (Wire::Text | Wire::Json, Value::Array(items)) => {
             let mut text = String::new();
-            write_json_array(items, &mut text);
+            write_json_array(items, &column.column_type, &mut text);
             Parameter::Owned(text)
         }
         (Wire::Text, other) => text(other)?,
@@ -379,7 +393,8 @@ mod tests {
             ("datetime(6)", "timestamptz", true),
             ("tinyint(1)", "i8", true),
             ("tinyint(4)", "bool", true),
-            ("decimal(65,30)", "decimal", false),
+            ("decimal(65,30)", "decimal", true),
+            ("decimal(60,30)", "decimal", false),
         ] {
             assert_eq!(declared(word, of), kept, "{word} {of}");
         }

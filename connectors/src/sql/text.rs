@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use gravity_model::Value;
+use std::borrow::Cow;
+
+use gravity_model::{ColumnType, Value};
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
@@ -32,6 +34,19 @@ pub(crate) fn write_text(value: &Value, out: &mut String) -> bool {
         }
     }
     true
+}
+
+/// Digits of a decimal column that is kept as text: with every digit of its scale, as a numeric column shows them.
+pub(crate) fn decimal_text<'d>(digits: &'d str, column: &ColumnType) -> Cow<'d, str> {
+    let ColumnType::Decimal(Some((_, scale))) = column else { return Cow::Borrowed(digits) };
+    let (point, known) = match digits.split_once('.') {
+        Some((_, fraction)) => ("", fraction.len()),
+        None => (".", 0),
+    };
+    match usize::from(*scale).checked_sub(known).filter(|lacking| *lacking > 0) {
+        Some(lacking) => Cow::Owned(format!("{digits}{point}{}", "0".repeat(lacking))),
+        None => Cow::Borrowed(digits),
+    }
 }
 
 /// A key value for a message: its text form, long ones cut.
@@ -83,8 +98,12 @@ fn write_date(days: i64, out: &mut String) {
     };
 }
 
-/// Arrays are JSON arrays: numbers as numbers with their digits, everything else as strings.
-pub(crate) fn write_json_array(items: &[Value], out: &mut String) {
+/// Arrays are JSON arrays: numbers as numbers with their digits, everything else as strings. `column` is the array's type.
+pub(crate) fn write_json_array(items: &[Value], column: &ColumnType, out: &mut String) {
+    let of = match column {
+        ColumnType::Array(of) => of,
+        other => other,
+    };
     out.push('[');
     for (i, item) in items.iter().enumerate() {
         if i > 0 {
@@ -92,8 +111,9 @@ pub(crate) fn write_json_array(items: &[Value], out: &mut String) {
         }
         match item {
             Value::Null => out.push_str("null"),
-            Value::Array(items) => write_json_array(items, out),
-            Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Decimal(_) | Value::Json(_) => {
+            Value::Array(items) => write_json_array(items, of, out),
+            Value::Decimal(digits) => out.push_str(&decimal_text(digits.as_str(), of)),
+            Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Json(_) => {
                 write_text(item, out);
             }
             other => {
@@ -175,7 +195,23 @@ mod tests {
     fn arrays_are_json() {
         let mut out = String::new();
         let items = [Value::Int(1), Value::Null, Value::Text("a\"\\\u{1}".into()), Value::Decimal("1.5".into())];
-        write_json_array(&items, &mut out);
+        let json = ColumnType::Array(Box::new(ColumnType::Json));
+        write_json_array(&items, &json, &mut out);
         assert_eq!(out, r#"[1,null,"a\"\\\u0001",1.5]"#);
+        out.clear();
+        let money = ColumnType::Array(Box::new(ColumnType::Decimal(Some((12, 2)))));
+        write_json_array(&[Value::Decimal("1.5".into()), Value::Decimal("-3".into())], &money, &mut out);
+        assert_eq!(out, "[1.50,-3.00]");
+    }
+
+    #[test]
+    fn decimals_show_every_digit_of_their_scale() {
+        for (digits, scale, want) in
+            [("0", 2, "0.00"), ("-1.1", 2, "-1.10"), ("1.25", 2, "1.25"), ("7", 0, "7"), ("0.5", 1, "0.5")]
+        {
+            assert_eq!(decimal_text(digits, &ColumnType::Decimal(Some((12, scale)))), want);
+        }
+        assert_eq!(decimal_text("1.1", &ColumnType::Decimal(None)), "1.1");
+        assert_eq!(decimal_text("1.1", &ColumnType::Text), "1.1");
     }
 }

@@ -4,7 +4,7 @@ use gravity_model::{ColumnShape, ColumnType, Fault, FaultKind, Value};
 use sqlx::Arguments;
 use sqlx::sqlite::SqliteArguments;
 
-use crate::sql::text::{write_json_array, write_text};
+use crate::sql::text::{decimal_text, write_json_array, write_text};
 
 /// Longest single value, far below SQLite's own limit.
 pub(super) const VALUE_LIMIT: usize = 64 << 20;
@@ -148,12 +148,15 @@ pub(super) fn bind(
         },
         (Storage::Real, Value::Float(number)) => arguments.add(*number),
         (Storage::Blob, Value::Binary(bytes)) if bytes.len() <= VALUE_LIMIT => arguments.add(bytes.to_vec()),
-        (Storage::Text, Value::Text(text) | Value::Json(text) | Value::Decimal(text)) if text.len() <= VALUE_LIMIT => {
+        (Storage::Text, Value::Decimal(digits)) if digits.len() <= VALUE_LIMIT => {
+            arguments.add(decimal_text(digits.as_str(), &column.column_type).into_owned())
+        }
+        (Storage::Text, Value::Text(text) | Value::Json(text)) if text.len() <= VALUE_LIMIT => {
             arguments.add(text.as_str().to_owned())
         }
         (Storage::Text, Value::Array(items)) => {
             let mut text = String::new();
-            write_json_array(items, &mut text);
+            write_json_array(items, &column.column_type, &mut text);
             arguments.add(text)
         }
         (Storage::Text, Value::Text(_) | Value::Json(_) | Value::Decimal(_)) | (Storage::Blob, Value::Binary(_)) => {

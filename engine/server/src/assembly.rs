@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gravity_connectors::Bookkeeping as BookkeepingMode;
-use gravity_connectors::http::{HttpExporter, HttpExporterOptions};
+use gravity_connectors::http::{HttpExporter, HttpExporterOptions, SigningKey};
 use gravity_connectors::kafka::{
     KafkaConnection, KafkaExporter, KafkaExporterOptions, KafkaSource, KafkaSourceOptions,
 };
@@ -19,7 +19,7 @@ use gravity_engine::{
 use gravity_log::EventLog;
 use gravity_model::port::source::{Acceptance, Start};
 use gravity_model::port::view::ViewStore;
-use gravity_model::{Fault, LogId};
+use gravity_model::{Fault, FaultKind, LogId};
 use gravity_rules::diagnose::{Finding, Findings, Severity};
 use gravity_rules::{Context, DatabaseContext, DatabaseKind, Ddl as RulesDdl, RuleSet};
 
@@ -101,7 +101,7 @@ pub fn store(config: &Config, entry: &DatabaseEntry) -> Result<Arc<dyn ViewStore
 
 fn lacking(kind: &str) -> Fault {
     let detail = format!("{kind} is not in this build");
-    Fault::new(gravity_model::FaultKind::Misconfigured, codes::NOT_BUILT, "assemble the engine", detail)
+    Fault::new(FaultKind::Misconfigured, codes::NOT_BUILT, "assemble the engine", detail)
 }
 
 fn bookkeeping(keys: &RouteKeys) -> BookkeepingMode {
@@ -345,7 +345,7 @@ fn kafka_connection(
 fn exporter(config: &Config, name: &str, entry: &ExporterEntry) -> Result<ExporterSpec, Fault> {
     let exporter: Arc<dyn gravity_model::port::export::Exporter> = match entry {
         ExporterEntry::Kafka(keys) => Arc::new(KafkaExporter::new(name, kafka_exporter(config, keys))),
-        ExporterEntry::RestfulApi(keys) => Arc::new(HttpExporter::new(name, &restful_api(config, keys))?),
+        ExporterEntry::RestfulApi(keys) => Arc::new(HttpExporter::new(name, &restful_api(config, name, keys)?)?),
         ExporterEntry::Nats(keys) => Arc::new(NatsExporter::new(name, assembly_nats::core_exporter(config, keys))),
         ExporterEntry::JetStream(keys) => {
             Arc::new(JetStreamExporter::new(name, assembly_nats::jetstream_exporter(config, keys)))
@@ -386,13 +386,22 @@ pub(crate) fn with_port(host: &str, port: u16) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-fn restful_api(config: &Config, keys: &RestfulApiKeys) -> HttpExporterOptions {
-    HttpExporterOptions {
+fn restful_api(config: &Config, name: &str, keys: &RestfulApiKeys) -> Result<HttpExporterOptions, Fault> {
+    let refused = |why| {
+        let doing = format!("configure exporter {name}");
+        Fault::new(FaultKind::Misconfigured, "http-signing", doing, format!("a secret of \"signing\" is none: {why}"))
+    };
+    Ok(HttpExporterOptions {
         url: keys.url.clone(),
         allow_private: keys.delivery.allow_private,
         ca_file: keys.ca_file.as_ref().map(|file| config.path(file)),
         cert_file: keys.cert_file.as_ref().map(|file| config.path(file)),
         key_file: keys.key_file.as_ref().map(|file| config.path(file)),
+        signing: keys
+            .signing
+            .iter()
+            .map(|s| SigningKey::parse(s.expose()).map_err(refused))
+            .collect::<Result<_, _>>()?,
         ..HttpExporterOptions::default()
-    }
+    })
 }

@@ -16,6 +16,8 @@ pub(crate) enum Cast {
     IntegerToFloat,
     /// Written as text; `Some` is the column's longest length in characters.
     ToText(Option<u32>),
+    /// A decimal as text, with every digit of its scale.
+    ScaledToText(u16, Option<u32>),
     ToJson,
     /// Both are µs in UTC; only the variant differs.
     ToTimestamp,
@@ -57,6 +59,8 @@ impl Cast {
             (Text, Varchar(_)) => None,
             (Timestamp, TimestampTz) => Some(Cast::ToTimestampTz),
             (TimestampTz, Timestamp) => Some(Cast::ToTimestamp),
+            (Decimal(Some((_, scale))), Text) => Some(Cast::ScaledToText(*scale, None)),
+            (Decimal(Some((_, scale))), Varchar(most)) => Some(Cast::ScaledToText(*scale, Some(*most))),
             (_, Text) => Some(Cast::ToText(None)),
             (Json | Array(_) | Binary, Varchar(_)) => None,
             (_, Varchar(most)) => Some(Cast::ToText(Some(*most))),
@@ -79,12 +83,9 @@ impl Cast {
             (Cast::IntegerToFloat, Value::Int(value)) => Value::Float(value as f64),
             (Cast::ToTimestamp, Value::TimestampTz(micros)) => Value::Timestamp(micros),
             (Cast::ToTimestampTz, Value::Timestamp(micros)) => Value::TimestampTz(micros),
-            (Cast::ToText(most), value) => {
-                let plain = plain_text(&value);
-                Value::Text(match most {
-                    Some(most) => text::check_length(plain, *most)?,
-                    None => plain,
-                })
+            (Cast::ToText(most), value) => Value::Text(within(plain_text(&value), *most)?),
+            (Cast::ScaledToText(scale, most), Value::Decimal(digits)) => {
+                Value::Text(within(scaled(digits, usize::from(*scale)), *most)?)
             }
             (Cast::ToJson, value) => Value::Json(Text::from(json_text(&value))),
             (Cast::Elements(cast), Value::Array(items)) => {
@@ -95,6 +96,25 @@ impl Cast {
             // `between` gives each cast only to the variants above.
             (_, value) => value,
         })
+    }
+}
+
+fn within(text: Text, most: Option<u32>) -> Result<Text, Reject> {
+    match most {
+        Some(most) => text::check_length(text, most),
+        None => Ok(text),
+    }
+}
+
+/// Canonical digits end with one that counts: what the scale has beyond it are zeros.
+fn scaled(digits: Text, scale: usize) -> Text {
+    let (point, known) = match digits.as_str().split_once('.') {
+        Some((_, fraction)) => ("", fraction.len()),
+        None => (".", 0),
+    };
+    match scale.saturating_sub(known) {
+        0 => digits,
+        lacking => Text::from(format!("{digits}{point}{}", "0".repeat(lacking))),
     }
 }
 

@@ -60,9 +60,15 @@ pub(super) fn float(token: &[u8], single: bool, column_type: &ColumnType) -> Res
     let text = std::str::from_utf8(token).unwrap_or_default();
     let value = if single { text.parse::<f32>().map(f64::from) } else { text.parse::<f64>() };
     match value {
-        Ok(value) if value.is_finite() => Ok(Value::Float(value)),
+        // The nearest float of a number is never infinite, and never zero unless the number is.
+        Ok(value) if value.is_finite() && (value != 0.0 || is_zero(token)) => Ok(Value::Float(value)),
         _ => Err(out_of_range(token, column_type)),
     }
+}
+
+fn is_zero(token: &[u8]) -> bool {
+    let mantissa = token.split(|byte| matches!(byte, b'e' | b'E')).next().unwrap_or_default();
+    mantissa.iter().all(|byte| !matches!(byte, b'1'..=b'9'))
 }
 
 /// All digits, canonical; refused where they do not fit precision and scale.

@@ -140,6 +140,10 @@ pub struct RestfulApiKeys {
     /// PEM file with the key of `certFile`.
     #[serde(rename = "keyFile", default, skip_serializing_if = "Option::is_none")]
     pub key_file: Option<String>,
+    /// Secrets of Standard Webhooks (`whsec_` and base64): every message carries one signature per secret. Two while
+    /// receivers change from the old one to the new one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signing: Vec<Secret>,
     #[serde(flatten)]
     pub delivery: DeliveryKeys,
 }

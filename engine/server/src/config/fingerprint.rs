@@ -51,7 +51,7 @@ impl Fingerprints {
                 ExporterEntry::Nats(keys) => sign_in(&keys.sign_in),
                 ExporterEntry::JetStream(keys) => sign_in(&keys.sign_in),
                 ExporterEntry::RabbitMq(keys) => vec![keys.password.as_ref()],
-                ExporterEntry::RestfulApi(_) => Vec::new(),
+                ExporterEntry::RestfulApi(keys) => keys.signing.iter().map(Some).collect(),
             };
             (name.clone(), entry_of(config, entry, &secrets))
         });

@@ -3,12 +3,14 @@
 
 use std::path::Path;
 
+use gravity_connectors::http::{MOST_SECRETS, SigningKey};
 use gravity_rules::diagnose::{Finding, Findings};
 
 use super::codes;
 use super::database::{DatabaseEntry, Ddl};
 use super::exporter::{ExporterEntry, RestfulApiKeys};
 use super::load::Checking;
+use super::secret::Secret;
 use super::settings::{FILE, Settings};
 use super::shared::{Protection, TransportKeys, is_loopback, split_address};
 use super::source::{HistoryKeys, IntakeKeys, KafkaSourceKeys, SourceEntry};
@@ -291,6 +293,7 @@ pub fn exporter(entry: &ExporterEntry, checking: &mut Checking<'_>) {
 }
 
 fn restful_api(keys: &RestfulApiKeys, checking: &mut Checking<'_>) {
+    signing(&keys.signing, checking);
     let parsed = match reqwest::Url::parse(&keys.url) {
         Ok(parsed) if matches!(parsed.scheme(), "http" | "https") && parsed.has_host() => parsed,
         _ => {
@@ -314,6 +317,40 @@ fn restful_api(keys: &RestfulApiKeys, checking: &mut Checking<'_>) {
         key_file: keys.key_file.clone(),
     };
     tls_files(&transport, parsed.scheme() == "https", "use https, or remove it", checking);
+}
+
+fn signing(secrets: &[Secret], checking: &mut Checking<'_>) {
+    if checking.has("signing") && secrets.is_empty() {
+        let message = "`signing` must name at least one secret";
+        checking.refuse(
+            gravity_rules::codes::BAD_VALUE,
+            "signing",
+            message,
+            Some("remove it to send without signature"),
+        );
+    }
+    if secrets.len() > MOST_SECRETS {
+        let message = format!("`signing` takes {MOST_SECRETS} secrets, the new one and the old one");
+        checking.refuse(gravity_rules::codes::BAD_VALUE, &format!("signing/{MOST_SECRETS}"), message, None);
+    }
+    for (index, secret) in secrets.iter().enumerate() {
+        let (key, subject) = (format!("signing/{index}"), format!("entry {} of `signing`", index + 1));
+        if let Err(why) = SigningKey::parse(secret.expose()) {
+            let hint = "`whsec_` and base64 of 24 to 64 random bytes: `echo whsec_$(openssl rand -base64 32)`";
+            checking.refuse(
+                gravity_rules::codes::BAD_VALUE,
+                &key,
+                format!("{subject} is no secret: {why}"),
+                Some(hint),
+            );
+        } else if secrets[..index].contains(secret) {
+            checking.refuse(codes::CONFLICT, &key, format!("{subject} is there twice"), Some("keep one of the two"));
+        }
+        if checking.is_literal(&key) {
+            let message = format!("{subject} of `{}` stands in the file as it is", checking.name);
+            checking.warn(codes::LITERAL_SECRET, &key, message, Some("write `${env:NAME}` or `${file:/path}`"));
+        }
+    }
 }
 
 fn server(host_name: &str, username: Option<&str>, password: bool, keys: &TransportKeys, checking: &mut Checking<'_>) {

@@ -58,7 +58,7 @@ fn exporters() -> Value {
     };
     json!({"$schema": "exporter.schema.json", "exporter": {
         "k": with(json!({"type": "kafka", "host": "127.0.0.1", "port": 9092, "secure": true, "username": "u", "password": "${env:GRAVITY_TEST_SECRET}", "topic": "t", "saslMechanism": "SCRAM-SHA-256"})),
-        "r": with(json!({"type": "restful_api", "url": "https://example.com/api", "caFile": "ca.pem"})),
+        "r": with(json!({"type": "restful_api", "url": "https://example.com/api", "caFile": "ca.pem", "signing": ["${env:GRAVITY_TEST_SIGNING}"]})),
         "n": with(json!({"type": "nats", "host": "127.0.0.1", "port": 4222, "subject": "s", "nkey": "${env:GRAVITY_TEST_SECRET}"})),
         "j": with(json!({"type": "jetstream", "host": "127.0.0.1", "port": 4222, "subject": "s", "stream": "S", "token": "${env:GRAVITY_TEST_SECRET}", "secure": true, "caFile": "ca.pem"})),
         "q": with(json!({"type": "rabbitmq", "host": "127.0.0.1", "port": 5672, "exchange": "e", "routingKey": "r", "virtualHost": "/"}))
@@ -83,9 +83,15 @@ fn everything() -> Dir {
     ])
 }
 
+/// A secret of Standard Webhooks: base64 of 24 bytes.
+const SIGNING: &str = "whsec_CANARYCANARYCANARYCANARYCANARYCA";
+
 pub fn check(dir: &Dir) -> Ended {
-    let output =
-        gravity().args(["check", "--json", "-c"]).arg(dir.path()).env("GRAVITY_TEST_SECRET", "CANARY-9").output();
+    let output = gravity()
+        .args(["check", "--json", "-c"])
+        .arg(dir.path())
+        .envs([("GRAVITY_TEST_SECRET", "CANARY-9"), ("GRAVITY_TEST_SIGNING", SIGNING)])
+        .output();
     Ended::of(&output.expect("the binary runs"))
 }
 
