@@ -105,7 +105,8 @@ impl Events {
         ];
         for _ in 0..=dice.roll(6) / 5 {
             let op = dice.pick(&of_each);
-            self.change(dice, if op == DeleteAll && dice.roll(3) > 0 { Upsert } else { op });
+            let rare = op == DeleteAll && dice.roll(3) > 0;
+            self.change(dice, if rare { Upsert } else { op });
         }
         let sequence = Sequence(self.stretch.events.len() as u64 + 1);
         let changes = first..self.stretch.evaluation.changes.len() as u32;
