@@ -79,6 +79,7 @@ everywhere!(sqlite, SqlitePlace::new();
     live::sqlite_findings,
 );
 everywhere!(postgres, PostgresPlace::new();
+    joins::s2_7_postgres_own_types,
     postgres_only::v3_a_cut_at_commit_is_resolved_by_the_checkpoint,
     postgres_only::v14_control_the_drivers_pool_loses_writes,
     postgres_only::v2_killed_sessions_are_replaced,

@@ -8,7 +8,9 @@ use gravity_model::shape::SharedShape;
 use gravity_model::{ChangeBatch, ColumnType, FaultKind, Value, decimal};
 
 use super::types::proposed;
-use super::{Dialect, Place, Spec, at, attached, batch, group, int, made, refused, steps, table, text, write};
+use super::{
+    Dialect, Place, PostgresPlace, Spec, at, attached, batch, group, int, made, refused, steps, table, text, write,
+};
 
 /// One group of rows whose columns are written with an op each.
 fn joining(shape: &SharedShape, op: RowOp, set: &[(&str, ColumnOp)], rows: Vec<Vec<Value>>) -> Step {
@@ -52,6 +54,15 @@ fn samples() -> Vec<(&'static str, ColumnOp, Value, Value, Value)> {
             number("0.1"),
             number("12345678901234567890123456789.100000000000000000000000000001"),
         ),
+        // More digits than MySQL's DECIMAL has: there a text, added digit by digit.
+        (
+            "decimal(70,2)",
+            Add,
+            number("99999999999999999999999999999999999999999999999999999999999999999.99"),
+            number("0.01"),
+            number("100000000000000000000000000000000000000000000000000000000000000000"),
+        ),
+        ("decimal(70,2)", Max, number("9.5"), number("10"), number("10")),
         ("f64", Add, Value::Float(1.5), Value::Float(0.25), Value::Float(1.75)),
         ("f32", Add, Value::Float(1.5), Value::Float(0.25), Value::Float(1.75)),
         ("i64", Min, int(5), int(-7), int(-7)),
@@ -106,6 +117,8 @@ fn wanted(place: &dyn Place, word: &str, value: &Value) -> Option<String> {
         other if place.dialect() == Dialect::Memory => format!("{other:?}"),
         Value::Float(number) => number.to_string(),
         Value::Date(-1) => "1969-12-31".to_owned(),
+        Value::Date(19_782) => "2024-02-29".to_owned(),
+        Value::Time(1) => "00:00:00.000001".to_owned(),
         Value::Time(86_399_999_999) => "23:59:59.999999".to_owned(),
         Value::Timestamp(-1) | Value::TimestampTz(-1) => "1969-12-31 23:59:59.999999".to_owned(),
         Value::Timestamp(_) | Value::TimestampTz(_) => "2024-02-29 13:14:15.678901".to_owned(),
@@ -296,4 +309,51 @@ pub async fn s2_7_no_insert_joins(place: &dyn Place) {
         let fault = write(&*store, &mut now, &one(&shape, op, ColumnOp::Add, vec![vec![int(1), int(1)]])).await;
         assert_eq!(fault.expect_err("refused").kind, FaultKind::Misconfigured, "{op:?}");
     }
+}
+
+/// Enums, domains and `json`, which keeps its text: what only PostgreSQL has.
+pub async fn s2_7_postgres_own_types(place: &PostgresPlace) {
+    let (store, mut now) = attached(place).await;
+    place
+        .dba(
+            "CREATE TYPE \"Mood\" AS ENUM ('sad', 'happy'); CREATE DOMAIN short AS varchar(4); \
+             CREATE TABLE own (id bigint PRIMARY KEY, j json, m \"Mood\", s short, n numeric(5,2), small smallint)",
+        )
+        .await;
+    let own = super::shape(&*store, "own", &["id"]).await;
+    let first = vec![int(1), json(" [1.10, 2] "), text("sad"), text("ab")];
+    write(&*store, &mut now, &batch(&own, RowOp::Upsert, &["j", "m", "s"], vec![first])).await.expect("set");
+    let with = |op: RowOp, column: &str, of: ColumnOp, value: Value| {
+        steps(&own, vec![joining(&own, op, &[(column, of)], vec![vec![int(1), value]])])
+    };
+    for (column, of, value) in [
+        ("j", ColumnOp::Append, json("[3]")),
+        // By its label's bytes, not by its place in the type.
+        ("m", ColumnOp::Min, text("happy")),
+        ("s", ColumnOp::Append, text("c")),
+        ("s", ColumnOp::Max, text("a")),
+    ] {
+        for op in [RowOp::Upsert, RowOp::Patch] {
+            write(&*store, &mut now, &with(op, column, of, value.clone()))
+                .await
+                .unwrap_or_else(|f| panic!("{column}: {f}"));
+        }
+    }
+    let want = table(&[&["1", " [1.10, 2,3,3]", "happy", "abcc"]]);
+    assert_eq!(place.rows("own", &["id", "j", "m", "s"]).await, want);
+    for (column, of, value, code) in [
+        ("s", ColumnOp::Append, text("d"), "22001"),
+        ("s", ColumnOp::Append, text(" "), "22001"),
+        ("m", ColumnOp::Append, text("sad"), "22P02"),
+    ] {
+        for op in [RowOp::Upsert, RowOp::UpdateElseInsert] {
+            let fault = refused(write(&*store, &mut now, &with(op, column, of, value.clone())).await);
+            assert_eq!(fault.code, code, "{column} {op:?}: {fault}");
+        }
+    }
+    assert_eq!(place.rows("own", &["id", "j", "m", "s"]).await, want);
+    let other = batch(&own, RowOp::Upsert, &["j"], vec![vec![int(1), json("{\"a\": 1}")]]);
+    write(&*store, &mut now, &other).await.expect("set");
+    let fault = refused(write(&*store, &mut now, &with(RowOp::Upsert, "j", ColumnOp::Append, json("[1]"))).await);
+    assert_eq!(fault.code, "22023", "{fault}");
 }
