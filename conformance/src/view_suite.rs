@@ -6,6 +6,7 @@
 pub mod bookkeeping;
 pub mod catalogue;
 pub mod hostile;
+pub mod joins;
 pub mod live;
 pub mod memory_only;
 pub mod mysql_live;

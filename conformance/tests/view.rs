@@ -40,6 +40,12 @@ macro_rules! everywhere {
             operations::v8_missing_tables_and_columns_stop_the_route,
             operations::v8_a_column_dropped_while_running,
             operations::an_empty_batch_moves_the_checkpoint,
+            joins::s2_7_every_op_on_present_null_and_missing,
+            joins::s2_7_what_does_not_fit_is_refused,
+            joins::s2_7_joins_in_one_batch_with_deletes,
+            joins::s2_7_rolled_back_sums_did_not_happen,
+            joins::s2_7_ten_thousand_sums,
+            joins::s2_7_no_insert_joins,
             hostile::t1_ten_thousand_hostile_strings,
             hostile::a_nul_in_text_is_kept_or_refused,
             hostile::t5_huge_values_are_refused,
@@ -73,6 +79,7 @@ everywhere!(sqlite, SqlitePlace::new();
     live::sqlite_findings,
 );
 everywhere!(postgres, PostgresPlace::new();
+    joins::s2_7_postgres_own_types,
     postgres_only::v3_a_cut_at_commit_is_resolved_by_the_checkpoint,
     postgres_only::v14_control_the_drivers_pool_loses_writes,
     postgres_only::v2_killed_sessions_are_replaced,

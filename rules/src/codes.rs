@@ -47,6 +47,8 @@ codes! {
     KEY_NOT_MAPPED = "rules/key-not-mapped", "rules-key-not-mapped.md";
     BAD_CONSTANT = "rules/bad-constant", "rules-bad-constant.md";
     BAD_PREVIOUS = "rules/bad-previous", "rules-bad-previous.md";
+    BAD_OP = "rules/bad-op", "rules-bad-op.md";
+    OP_TYPE = "rules/op-type", "rules-op-type.md";
     UNUSED_KEY = "rules/unused-key", "rules-unused-key.md";
     EXPRESSION_SYNTAX = "rules/expression-syntax", "rules-expression-syntax.md";
     EXPRESSION_TYPE = "rules/expression-type", "rules-expression-type.md";

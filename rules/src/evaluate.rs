@@ -324,7 +324,7 @@ impl RouteProgram {
                 Input::Constant(value) => value.clone(),
                 Input::Expression(program) => {
                     match computed(program, (&cell.converter, &cell.label), material, slots)? {
-                        Value::Null if cell.not_null => return Err(null(cell)),
+                        Value::Null if cell.must_be_there() => return Err(null(cell)),
                         value => value,
                     }
                 }
@@ -333,12 +333,16 @@ impl RouteProgram {
                         absent += 1;
                         continue;
                     }
-                    Some(Given::Null) if cell.not_null => return Err(null(cell)),
+                    Some(Given::Null) if cell.must_be_there() => return Err(null(cell)),
                     Some(given) => match cell.converter.convert(given, Some(material.records)) {
                         Ok(value) => value,
                         Err(reject) => return Err(rejected(reject, &cell.label)),
                     },
                 },
+            };
+            let Some(value) = cell.carried(value) else {
+                absent += 1;
+                continue;
             };
             carried[index / 64] |= 1 << (index % 64);
             out.values.push(value);

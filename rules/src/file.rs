@@ -1,5 +1,6 @@
 //! What may stand in rules.json, key by key. The doc comments are the text of `gravity explain KEY` and of the JSON Schema.
 
+use gravity_model::ColumnOp;
 use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -94,7 +95,8 @@ pub struct MappingEntry {
     pub value: Option<Constant>,
     /// Computed value of the column, instead of `source`, in CEL's syntax: `price * quantity`. Null where there is none.
     pub expression: Option<String>,
-    /// How the value is combined with what stands in the row. Only `set` in this build.
+    /// How the value joins what stands in the row. Other than `set` only beside the key, with `update`, `upsert` and `patch`, and
+    /// without `default`.
     pub op: Option<Op>,
     /// On a primary mapping: path of the key's former value. Where it differs, the row moves to the new key.
     pub previous: Option<String>,
@@ -196,21 +198,34 @@ pub enum UnknownFields {
     Park,
 }
 
-/// How a value is combined with what stands in the row.
+/// How a value joins what stands in the row. A row or value that is not there counts as nothing; a null or absent field changes
+/// nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Op {
     /// The value replaces it.
     #[default]
     Set,
-    /// Sum. Not in this build.
+    /// Sum, exact: of numbers.
     Add,
-    /// The smaller of both. Not in this build.
+    /// The smaller of both: of numbers, texts (by their bytes), dates and times.
     Min,
-    /// The larger of both. Not in this build.
+    /// The larger of both, of the same types.
     Max,
-    /// The value is added at the end of a list. Not in this build.
+    /// Put behind it: text behind text; in a column of JSON the value becomes the last of a list.
     Append,
+}
+
+impl From<Op> for ColumnOp {
+    fn from(op: Op) -> ColumnOp {
+        match op {
+            Op::Set => ColumnOp::Set,
+            Op::Add => ColumnOp::Add,
+            Op::Min => ColumnOp::Min,
+            Op::Max => ColumnOp::Max,
+            Op::Append => ColumnOp::Append,
+        }
+    }
 }
 
 fn removed_top() -> serde_json::Value {

@@ -1,7 +1,7 @@
 //! The rules after all checks: what other packages ask about them.
 
 use gravity_model::port::view::{ColumnRequest, TableRequest};
-use gravity_model::{ColumnType, shape::SharedShape};
+use gravity_model::{ColumnOp, ColumnType, shape::SharedShape};
 use indexmap::IndexMap;
 use serde::Serialize;
 
@@ -73,6 +73,7 @@ pub(crate) struct Mapping {
     pub value: MappedValue,
     pub column_type: Option<ColumnType>,
     pub default: Option<Constant>,
+    pub op: ColumnOp,
     pub previous: Option<Origin>,
 }
 

@@ -20,6 +20,13 @@ fn mapped(mapping: &str) -> String {
     ))
 }
 
+/// The column `a` beside the key, with more keys in its mapping.
+fn with_method(method: &str, keys: &str) -> String {
+    rule(&format!(
+        r#""database": "db1", "table": "t", "method": "{method}", "mapping": [{{"source": "id", "target": "id", "primary": true}}, {{"source": "a", "target": "a", {keys}}}]"#
+    ))
+}
+
 /// (text with §, codes in the order of the marks)
 fn cases() -> Vec<(String, Vec<&'static str>)> {
     let case = |text: &str, codes: &[&'static str]| (text.to_owned(), codes.to_vec());
@@ -80,7 +87,30 @@ fn cases() -> Vec<(String, Vec<&'static str>)> {
         case(&mapped(r#"{"target": "a", "type": "text", "expression": "b + §1"}"#), &["rules/expression-type"]),
         case(&mapped(r#"{"target": "a", "expression": "b + 1", §"default": 1}"#), &["rules/unused-key"]),
         case(&mapped(r#"{"target": "a", "source": "b", §"expression": "b + 1"}"#), &["rules/source-choice"]),
-        case(&mapped(r#"{"source": "a", "target": "a", "op": §"add"}"#), &["rules/not-built"]),
+        case(&mapped(r#"{"source": "a", "target": "a", "op": §"adds"}"#), &["config/bad-word"]),
+        case(
+            &rule(
+                r#""database": "db1", "table": "t", "method": "upsert", "mapping": [{"source": "id", "target": "id", "primary": true, "op": §"max"}]"#,
+            ),
+            &["rules/bad-op"],
+        ),
+        case(
+            &rule(
+                r#""database": "db1", "table": "t", "method": "upsert", "primaryKey": "id", "mapping": [{"source": "id", "target": "id", "op": §"max"}]"#,
+            ),
+            &["rules/bad-op"],
+        ),
+        case(&with_method("insert", r#""op": §"add""#), &["rules/bad-op"]),
+        case(&with_method("delete", r#""op": §"add""#), &["rules/bad-op"]),
+        case(&with_method("truncate", r#""op": §"append""#), &["rules/bad-op"]),
+        case(&with_method("patch", r#""op": "add", "default": §0"#), &["rules/bad-op"]),
+        case(&with_method("update", r#""op": "min", "default": §0"#), &["rules/bad-op"]),
+        case(&mapped(r#"{"value": §null, "target": "a", "op": "append"}"#), &["rules/bad-op"]),
+        case(&with_method("upsert", r#""op": "add", "type": §"text""#), &["rules/op-type"]),
+        case(&with_method("upsert", r#""op": "max", "type": §"json""#), &["rules/op-type"]),
+        case(&with_method("upsert", r#""op": "min", "type": §"bool""#), &["rules/op-type"]),
+        case(&with_method("upsert", r#""op": "append", "type": §"i64""#), &["rules/op-type"]),
+        case(&with_method("upsert", r#""op": "append", "type": §"text[]""#), &["rules/op-type"]),
         case(r#"{"rules": [§{"event": "e"}]}"#, &["rules/empty-rule"]),
         case(r#"{"rules": [{"event": §"", "database": "db1"}]}"#, &["rules/bad-event"]),
         case(r#"{"rules": [{"event": §"a\u0000b", "database": "db1"}]}"#, &["rules/bad-event"]),
@@ -324,6 +354,9 @@ fn suggestions_name_what_was_meant() {
         (mapped(r#"{"source": "a", "target": "a", "type": "bigint"}"#), "did you mean `i64`?", "i64"),
         (mapped(r#"{"source": "a", "target": "a", "type": "Text"}"#), "did you mean `text`?", "text"),
         (mapped(r#"{"source": "$meta.recieved", "target": "a"}"#), "did you mean `$meta.received`?", "$meta.id"),
+        (mapped(r#"{"source": "a", "target": "a", "op": "appends"}"#), "did you mean `append`?", "max"),
+        (with_method("insert", r#""op": "add""#), "write \"method\": \"upsert\"", "set"),
+        (with_method("upsert", r#""op": "add", "type": "text""#), "", "decimal"),
         (rule(r#""database": "db1", "exporter": "exporter1""#), "write [\"exporter1\"]", "list"),
         (mapped(r#"{"source": "a", "target": "a", "primary": "true"}"#), "write true without quotes", "true/false"),
     ];
@@ -375,6 +408,15 @@ fn live_cases() -> impl Iterator<Item = (String, SharedShape, &'static str)> {
         (mapped(r#"§{"source": "a", "target": "g"}"#), table().column("g", "i32").generated().shape(), "rules/generated-column"),
         (mapped(r#"§{"source": "a", "target": "a", "type": "i64"}"#), table().shape(), "rules/lossy-type"),
         (mapped(r#"§{"source": "b", "target": "b", "type": "text"}"#), Table::new("t").key("id", "i64").column("b", "varchar(10)").shape(), "rules/lossy-type"),
+        (mapped(r#"§{"source": "b", "target": "b", "op": "add"}"#), table().shape(), "rules/op-type"),
+        (mapped(r#"§{"source": "a", "target": "a", "op": "append"}"#), table().shape(), "rules/op-type"),
+        (mapped(r#"§{"source": "b", "target": "b", "type": "json", "op": "append"}"#), table().shape(), "rules/op-type"),
+        (
+            mapped(r#"§{"source": "c", "target": "c", "op": "append"}"#),
+            table().column("c", "varchar(3)").database_type("character(3)").shape(),
+            "rules/op-type",
+        ),
+        (mapped(r#"§{"source": "j", "target": "j", "op": "max"}"#), table().column("j", "json").shape(), "rules/op-type"),
         (mapped(r#"§{"value": 1.5, "target": "a"}"#), table().shape(), "rules/bad-constant"),
         (mapped(r#"§{"value": null, "target": "b"}"#), table().not_null().shape(), "rules/bad-constant"),
         (mapped(r#"§{"source": "a", "default": "x", "target": "a"}"#), table().shape(), "rules/bad-constant"),

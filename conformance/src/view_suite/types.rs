@@ -137,7 +137,7 @@ fn mysql_shows(word: &str, value: &Value, psql: &str, sqlite: &str) -> Result<St
 }
 
 /// Makes the table that `describe` proposes; its shape as the store describes it afterwards, types declared again.
-async fn proposed(place: &dyn Place, name: &str, columns: &[(&str, &str)], key: &[&str]) -> SharedShape {
+pub(super) async fn proposed(place: &dyn Place, name: &str, columns: &[(&str, &str)], key: &[&str]) -> SharedShape {
     let store = place.store();
     let request = request(name, columns, key);
     let described = store.describe(std::slice::from_ref(&request)).await.expect("describe").pop();

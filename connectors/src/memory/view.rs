@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use gravity_model::failpoint::{self, Hit};
+use gravity_model::join::JoinRefusal;
 use gravity_model::port::view::{
     Applied, BookkeepingRewrite, Described, EventOutcome, LiveFinding, TableRequest, ViewRow, ViewStore,
     ViewTransaction, describe_checkpoint,
@@ -465,6 +466,16 @@ fn refusal(code: &'static str, table: &str, detail: String) -> Fault {
     Fault::new(FaultKind::RefusedEvent, code, format!("write a row of {table}"), detail)
 }
 
+/// PostgreSQL's codes for the same.
+fn code_of(refusal: JoinRefusal) -> &'static str {
+    match refusal {
+        JoinRefusal::OutOfRange => "22003",
+        JoinRefusal::TooLong => "22001",
+        JoinRefusal::NoList => "22023",
+        JoinRefusal::OtherType => "42804",
+    }
+}
+
 impl Table {
     /// One row; `false` when a patch found none.
     fn write(
@@ -525,7 +536,14 @@ impl Table {
             (_, None) => fresh,
             (_, Some(mut existing)) => {
                 assign(&mut existing, &shape.primary_key, new)?;
-                assign(&mut existing, &group.columns.set, set)?;
+                for (index, (column, value)) in group.columns.set.iter().zip(set).enumerate() {
+                    let (at, op) = (place(column)?, group.columns.op(index));
+                    let column = &self.shape.columns[at];
+                    existing[at] = op.join(&column.column_type, &existing[at], value).map_err(|refused| {
+                        let detail = format!("column {}, {}: {refused}", column.name, op.word());
+                        refusal(code_of(refused), &shape.table, detail)
+                    })?;
+                }
                 existing
             }
         };

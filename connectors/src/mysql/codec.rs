@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 
 use gravity_model::{ColumnShape, ColumnType, Fault, FaultKind, Value};
-use sqlx::Arguments;
-use sqlx::mysql::MySqlArguments;
+use sqlx::mysql::{MySqlArguments, MySqlRow};
+use sqlx::{Arguments, Row};
 
 use super::error::{INCORRECT_TIME, INCORRECT_VALUE, NOT_NULL, OUT_OF_RANGE, PACKET, TOO_LONG, TRUNCATED};
+use crate::sql::join::read_text;
+use crate::sql::name::Name;
 use crate::sql::statement::StatementBuilder;
 use crate::sql::text::{decimal_text, shown, write_json_array, write_text};
 
@@ -88,6 +90,15 @@ impl Wire {
             Wire::Json => _ = b.add("CAST(? AS JSON)"),
             Wire::DateTime => _ = b.add("CAST(? AS DATETIME(6))"),
             _ => _ = b.add("?"),
+        }
+    }
+
+    /// What is selected so that [`read`] has every digit: numbers and times as text, floats as they are. Texts too: a CAST would
+    /// make null of one that is longer than a message.
+    pub fn readable(&self, b: &mut StatementBuilder, name: &Name) {
+        match self {
+            Wire::Float | Wire::Double | Wire::Text | Wire::Label(_) => _ = b.name(name),
+            _ => _ = b.add("CAST(").name(name).add(" AS CHAR)"),
         }
     }
 
@@ -212,6 +223,19 @@ pub(super) fn bind(
         (Parameter::Bytes(bytes), _) => arguments.add(bytes),
     };
     added.map_err(|e| Fault::new(FaultKind::RefusedEvent, INCORRECT_VALUE, doing, e.to_string()).with_source(e))
+}
+
+/// A cell selected as [`Wire::readable`] says; `None` where the value is none of the column's type.
+pub(super) fn read(row: &MySqlRow, at: usize, column: &ColumnShape, wire: &Wire) -> Result<Option<Value>, sqlx::Error> {
+    // Unchecked: to the driver a text with a binary collation is no text.
+    Ok(match wire {
+        Wire::Float => row.try_get::<Option<f32>, _>(at)?.map_or(Some(Value::Null), |x| Some(Value::Float(x.into()))),
+        Wire::Double => row.try_get::<Option<f64>, _>(at)?.map_or(Some(Value::Null), |x| Some(Value::Float(x))),
+        _ => match row.try_get_unchecked::<Option<String>, _>(at)? {
+            None => Some(Value::Null),
+            Some(text) => read_text(&column.column_type, &text),
+        },
+    })
 }
 
 enum Parameter<'a> {

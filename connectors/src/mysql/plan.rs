@@ -58,6 +58,8 @@ pub(super) enum Form {
     Count,
     /// Numbers of the rows that exist, and their locks.
     Found,
+    /// The same, with what the columns that join hold.
+    Present,
     /// Numbers of the rows that are in the table with other values than they were to be written with.
     Differing,
 }
@@ -67,7 +69,7 @@ impl Form {
     pub fn most(self) -> usize {
         match self {
             Form::Delete | Form::Insert | Form::InsertOrUpdate | Form::Count => WIDE,
-            Form::Update | Form::Found | Form::Differing => NARROW,
+            Form::Update | Form::Found | Form::Present | Form::Differing => NARROW,
             Form::MoveOne => 1,
         }
     }
@@ -115,7 +117,7 @@ impl Plan {
         match form {
             Form::Delete | Form::Count => cells_of(keys),
             Form::Insert | Form::InsertOrUpdate => cells_of(self.layout.inserted()),
-            Form::Found => {
+            Form::Found | Form::Present => {
                 cells_of(keys.clone())?;
                 cells_of(keys)
             }
@@ -164,10 +166,15 @@ impl Plan {
                 b.add(" WHERE ");
                 self.key(&mut b);
             }
-            Form::Count | Form::Found => {
+            Form::Count | Form::Found | Form::Present => {
                 match form {
                     Form::Count => _ = b.add("SELECT COUNT(*)"),
                     _ => self.number(&mut b, rows),
+                }
+                for cell in self.layout.joining().filter(|_| form == Form::Present) {
+                    let Cell { name, wire, .. } = &self.cells[cell];
+                    b.add(", ");
+                    wire.readable(&mut b, name);
                 }
                 b.add(" FROM ").table(&self.table).add(" WHERE ");
                 self.any_key(&mut b, rows);

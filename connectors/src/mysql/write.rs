@@ -1,15 +1,18 @@
 //! Row groups into statements that run: chunks, parameters, and what the answers mean.
 
+use gravity_model::join::JoinRefusal;
 use gravity_model::port::view::Applied;
+use gravity_model::shape::SharedShape;
 use gravity_model::{ChangeBatch, Fault, FaultKind, RowGroup, RowOp, Step, TableShape, Value};
 use sqlx::mysql::MySqlArguments;
 use sqlx::{Arguments, Row};
 
 use super::client::Session;
 use super::codec;
-use super::error::{DUPLICATE_KEY, PACKET, fault};
+use super::error::{DUPLICATE_KEY, INCORRECT_VALUE, OUT_OF_RANGE, PACKET, TOO_LONG, fault};
 use super::plan::{Form, Plan, delete_all};
 use super::table_name;
+use crate::sql::join;
 use crate::sql::rows::{PlanCache, doing, row_exists, row_missing};
 
 /// Bytes of values per statement, so that wide rows do not make huge messages. One row may be larger.
@@ -35,6 +38,11 @@ pub(super) async fn write_batch(
                 }
                 Step::Rows(group) if group.is_empty() => {}
                 Step::Rows(group) => {
+                    let plain = match group.columns.joins() {
+                        true => Some(joined(session, plans, &table.shape, group).await?),
+                        false => None,
+                    };
+                    let group = plain.as_ref().unwrap_or(group);
                     let plan = plans.of(&table.shape, group, |layout| Plan::new(&table.shape, layout, dialect))?;
                     let mut writer = Writer { session, plan: &plan, shape: &table.shape, group };
                     for missed in writer.write().await? {
@@ -45,6 +53,26 @@ pub(super) async fn write_batch(
         }
     }
     Ok(applied)
+}
+
+/// What the rows of a group are to have where values join those that are there; rows that exist are locked from here on.
+async fn joined(
+    session: &mut Session,
+    plans: &PlanCache<Plan>,
+    shape: &SharedShape,
+    group: &RowGroup,
+) -> Result<RowGroup, Fault> {
+    let dialect = session.facts.dialect;
+    let plan = plans.of(shape, group, |layout| Plan::new(shape, layout, dialect))?;
+    let mut writer = Writer { session, plan: &plan, shape, group };
+    let present = writer.present().await?;
+    let code = |refusal| match refusal {
+        JoinRefusal::OutOfRange => OUT_OF_RANGE,
+        JoinRefusal::TooLong => TOO_LONG,
+        JoinRefusal::NoList | JoinRefusal::OtherType => INCORRECT_VALUE,
+    };
+    let doing = doing(group.op, group.len(), &shape.table);
+    join::joined(shape, group, plan.layout.set.start, present, code, &doing)
 }
 
 struct Writer<'a> {
@@ -178,6 +206,35 @@ impl Writer<'_> {
         }
         indices.sort_unstable();
         Ok(indices)
+    }
+
+    /// Reads what the joining columns of the rows that exist hold.
+    async fn present(&mut self) -> Result<join::Present, Fault> {
+        let all: Vec<usize> = (0..self.group.len()).collect();
+        let mut present: join::Present = vec![None; all.len()];
+        for chunk in self.chunks(Form::Present, &all)? {
+            let doing = doing(self.group.op, chunk.len(), &self.shape.table);
+            let arguments = self.bind(Form::Present, chunk, &doing)?;
+            let query = sqlx::query_with(self.plan.text(Form::Present, chunk.len()).text(), arguments);
+            for row in self.session.fetch_all(query, &doing).await? {
+                let number: i64 = row.try_get(0).map_err(|e| fault(e, doing.as_str()))?;
+                let mut values = Vec::new();
+                for (index, cell) in self.plan.layout.joining().enumerate() {
+                    let cell = &self.plan.cells[cell];
+                    let column = &self.shape.columns[usize::from(cell.column)];
+                    let read =
+                        codec::read(&row, 1 + index, column, &cell.wire).map_err(|e| fault(e, doing.as_str()))?;
+                    values.push(read.ok_or_else(|| {
+                        let detail = format!("column {} holds a value that is no {}", column.name, column.column_type);
+                        Fault::new(FaultKind::RefusedEvent, INCORRECT_VALUE, doing.as_str(), detail)
+                    })?);
+                }
+                if let Some(row) = usize::try_from(number).ok().and_then(|number| chunk.get(number)) {
+                    present[*row] = Some(values);
+                }
+            }
+        }
+        Ok(present)
     }
 
     fn bind(&self, form: Form, rows: &[usize], doing: &str) -> Result<MySqlArguments, Fault> {

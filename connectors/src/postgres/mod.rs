@@ -9,6 +9,7 @@ mod codec;
 mod config;
 mod error;
 mod inspect;
+mod join;
 mod plan;
 mod transaction;
 mod write;

@@ -4,9 +4,10 @@
 
 use std::ops::Range;
 
-use gravity_model::{Fault, RowOp, TableShape};
+use gravity_model::{ColumnType, Fault, RowOp, TableShape};
 
 use super::codec::Wire;
+use super::join::joined;
 use crate::sql::name::{Name, TableName};
 use crate::sql::rows::RowLayout;
 use crate::sql::statement::{Statement, StatementBuilder, TypeWord};
@@ -24,11 +25,12 @@ pub(super) struct Plan {
 pub(super) struct Cell {
     pub column: u16,
     pub wire: Wire,
-    name: Name,
+    pub column_type: ColumnType,
+    pub name: Name,
     /// Cast of the unnested value, where the parameter's type is not the column's.
     cast: Option<TypeWord>,
     /// The column's own type, for comparisons.
-    own_type: TypeWord,
+    pub own_type: TypeWord,
 }
 
 impl Plan {
@@ -55,6 +57,7 @@ fn cell(shape: &TableShape, column: u16) -> Result<Cell, Fault> {
     Ok(Cell {
         column,
         wire,
+        column_type: shape_column.column_type.clone(),
         name: Name::parse(&shape_column.name)?,
         cast: (wire == Wire::Literal).then(|| own_type.clone()),
         own_type,
@@ -142,8 +145,11 @@ impl Texts<'_> {
             OnConflict::Update if !self.layout.set.is_empty() => {
                 b.add("UPDATE SET ");
                 b.list(", ", self.layout.set.len(), |b, i| {
-                    let name = &self.cells[self.layout.set.start + i].name;
-                    b.name(name).add(" = EXCLUDED.").name(name);
+                    let cell = self.layout.set.start + i;
+                    let name = &self.cells[cell].name;
+                    b.name(name).add(" = ");
+                    let given = |b: &mut StatementBuilder| _ = b.add("EXCLUDED.").name(name);
+                    joined(b, &self.cells[cell], self.layout.op(cell), &given);
                 });
             }
             _ => _ = b.add("NOTHING"),
@@ -200,7 +206,7 @@ impl Texts<'_> {
         b.list(", ", assigned.len(), |b, i| {
             let i = assigned.start + i;
             b.name(&self.cells[i].name).add(" = ");
-            self.value(b, i);
+            joined(b, &self.cells[i], self.layout.op(i), &|b| self.value(b, i));
         });
         b.add(" FROM ");
         from(b);

@@ -4,6 +4,7 @@
 
 pub(crate) mod bookkeeping;
 pub(crate) mod inspect;
+pub(crate) mod join;
 pub(crate) mod name;
 pub(crate) mod rows;
 pub(crate) mod statement;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use gravity_model::change::ColumnSet;
+use gravity_model::change::{ColumnOp, ColumnSet};
 use gravity_model::shape::SharedShape;
 use gravity_model::{Fault, FaultKind, RowGroup, RowOp, TableShape};
 use hashbrown::HashMap;
@@ -22,6 +22,8 @@ pub(crate) struct RowLayout {
     pub keys: Range<usize>,
     pub set: Range<usize>,
     pub on_create: Range<usize>,
+    /// As in the column set.
+    ops: Box<[ColumnOp]>,
 }
 
 impl RowLayout {
@@ -47,6 +49,11 @@ impl RowLayout {
                 Some(_) => {}
             }
         }
+        let whole = set.ops.is_empty() || set.ops.len() == set.set.len();
+        if !whole || (set.joins() && matches!(op, RowOp::Insert | RowOp::InsertIgnore)) {
+            let detail = format!("{op:?} of {} columns with {} ops", set.set.len(), set.ops.len());
+            return Err(shape_fault(&shape.table, detail));
+        }
         let set_from = keys * repeat;
         let create_from = set_from + set.set.len();
         Ok(RowLayout {
@@ -54,8 +61,20 @@ impl RowLayout {
             keys: set_from - keys..set_from,
             set: set_from..create_from,
             on_create: create_from..columns.len(),
+            ops: set.ops.clone(),
             columns,
         })
+    }
+
+    /// How the value at `cell` of a row is written.
+    pub fn op(&self, cell: usize) -> ColumnOp {
+        let index = cell.checked_sub(self.set.start).filter(|_| self.set.contains(&cell));
+        index.and_then(|index| self.ops.get(index)).copied().unwrap_or_default()
+    }
+
+    /// Cells that join what the row has.
+    pub fn joining(&self) -> impl Iterator<Item = usize> + '_ {
+        self.set.clone().filter(|cell| self.op(*cell) != ColumnOp::Set)
     }
 
     pub fn is_move(&self) -> bool {

@@ -89,6 +89,20 @@ pub(crate) fn civil(days: i64) -> (i64, u32, u32) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
+/// The inverse of [`civil`]; `None` where there is no such day.
+pub(crate) fn day_of(year: i64, month: u32, day: u32) -> Option<i64> {
+    if !(1..=12).contains(&month) || !(-9_999_999..=9_999_999).contains(&year) {
+        return None;
+    }
+    let year_from_march = if month <= 2 { year - 1 } else { year };
+    let era = year_from_march.div_euclid(400);
+    let year_of_era = year_from_march.rem_euclid(400);
+    let month_from_march = i64::from((month + 9) % 12);
+    let day_of_year = (153 * month_from_march + 2) / 5 + i64::from(day) - 1;
+    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
+    (civil(days) == (year, month, day)).then_some(days)
+}
+
 fn write_date(days: i64, out: &mut String) {
     let (year, month, day) = civil(days);
     // ISO 8601: four digits, or a sign and six beyond them.
@@ -182,7 +196,9 @@ mod tests {
             let next_year = (now.1, now.2) == (1, 1) && now.0 == last.0 + 1 && last.1 == 12;
             assert!(next_day || next_month || next_year, "{last:?} {now:?}");
             last = now;
+            assert_eq!(day_of(now.0, now.1, now.2), Some(days));
         }
+        assert_eq!((day_of(2023, 2, 29), day_of(2024, 13, 1), day_of(2024, 4, 31)), (None, None, None));
         assert_eq!(civil(19_782), (2024, 2, 29));
     }
 

@@ -1,9 +1,10 @@
 //! Declared types to ours, and cells to SQLite's five storage classes so that no digit changes.
 
 use gravity_model::{ColumnShape, ColumnType, Fault, FaultKind, Value};
-use sqlx::Arguments;
-use sqlx::sqlite::SqliteArguments;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{Arguments, Row};
 
+use crate::sql::join::read_text;
 use crate::sql::text::{decimal_text, write_json_array, write_text};
 
 /// Longest single value, far below SQLite's own limit.
@@ -175,6 +176,24 @@ pub(super) fn bind(
         }
     };
     added.map_err(|e| Fault::new(FaultKind::RefusedEvent, "SQLITE_MISMATCH", doing, e.to_string()).with_source(e))
+}
+
+/// A cell as its class and its value, beginning at `at`; `None` where the value is none of the column's type.
+pub(super) fn read(row: &SqliteRow, at: usize, column: &ColumnShape) -> Result<Option<Value>, sqlx::Error> {
+    let class: String = row.try_get(at)?;
+    // Unchecked, because the class is known and the driver goes by the column's declared type.
+    Ok(match (class.as_str(), &column.column_type) {
+        ("null", _) => Some(Value::Null),
+        // A NUMERIC column keeps whole floats as integers.
+        ("integer", ColumnType::F32 | ColumnType::F64) => Some(Value::Float(row.try_get_unchecked::<f64, _>(at + 1)?)),
+        ("integer", ColumnType::Decimal(_)) => {
+            Some(Value::Decimal(row.try_get_unchecked::<i64, _>(at + 1)?.to_string().into()))
+        }
+        ("integer", of) if of.integer_range().is_some() => Some(Value::Int(row.try_get_unchecked(at + 1)?)),
+        ("real", ColumnType::F32 | ColumnType::F64) => Some(Value::Float(row.try_get_unchecked(at + 1)?)),
+        ("text", of) => read_text(of, &row.try_get_unchecked::<String, _>(at + 1)?),
+        _ => None,
+    })
 }
 
 #[cfg(test)]

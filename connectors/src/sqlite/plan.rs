@@ -45,6 +45,8 @@ pub(super) enum Form {
     InsertMissing,
     /// Numbers of the rows that do not exist.
     Missing,
+    /// Numbers of the rows that exist, with class and value of each column that joins.
+    Present,
     /// Number of the first row that is not in the table as it was to be written.
     FirstDifference,
 }
@@ -117,6 +119,16 @@ impl Plan {
                 self.rows(&mut b, rows);
                 b.add(" SELECT u.n FROM gravity_rows AS u WHERE ");
                 self.not_there(&mut b);
+            }
+            Form::Present => {
+                self.rows(&mut b, rows);
+                b.add(" SELECT u.n");
+                for cell in self.layout.joining() {
+                    let name = &self.cells[cell].name;
+                    b.add(", typeof(t.").name(name).add("), t.").name(name);
+                }
+                b.add(" FROM gravity_rows AS u JOIN ").table(&self.table).add(" AS t ON ");
+                self.found_by_key(&mut b);
             }
             Form::FirstDifference => self.first_difference(&mut b, rows),
         }

@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 
+use gravity_model::join::JoinRefusal;
 use gravity_model::port::view::Applied;
-use gravity_model::{ChangeBatch, Fault, RowGroup, RowOp, Step, TableShape};
+use gravity_model::shape::SharedShape;
+use gravity_model::{ChangeBatch, Fault, FaultKind, RowGroup, RowOp, Step, TableShape};
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, Row};
 
@@ -11,6 +13,7 @@ use super::client::Session;
 use super::codec;
 use super::error::fault;
 use super::plan::{Form, Plan, delete_all};
+use crate::sql::join;
 use crate::sql::name::TableName;
 use crate::sql::rows::{PlanCache, doing, row_exists, row_missing};
 
@@ -31,6 +34,11 @@ pub(super) async fn write_batch(
                 }
                 Step::Rows(group) if group.is_empty() => {}
                 Step::Rows(group) => {
+                    let plain = match group.columns.joins() {
+                        true => Some(joined(session, plans, &table.shape, group).await?),
+                        false => None,
+                    };
+                    let group = plain.as_ref().unwrap_or(group);
                     let plan = plans.of(&table.shape, group, |layout| Plan::new(&table.shape, layout))?;
                     let mut writer = Writer { session, plan: &plan, shape: &table.shape, group };
                     for rows in plan.chunks(0..group.len()) {
@@ -43,6 +51,27 @@ pub(super) async fn write_batch(
         }
     }
     Ok(applied)
+}
+
+/// What the rows of a group are to have where values join those that are there. Nobody else writes in between.
+async fn joined(
+    session: &mut Session,
+    plans: &PlanCache<Plan>,
+    shape: &SharedShape,
+    group: &RowGroup,
+) -> Result<RowGroup, Fault> {
+    let plan = plans.of(shape, group, |layout| Plan::new(shape, layout))?;
+    let mut writer = Writer { session, plan: &plan, shape, group };
+    let mut present: join::Present = vec![None; group.len()];
+    for rows in plan.chunks(0..group.len()) {
+        writer.present(rows, &mut present).await?;
+    }
+    let code = |refusal| match refusal {
+        JoinRefusal::TooLong => "SQLITE_TOOBIG",
+        JoinRefusal::OutOfRange | JoinRefusal::NoList | JoinRefusal::OtherType => "SQLITE_MISMATCH",
+    };
+    let doing = doing(group.op, group.len(), &shape.table);
+    join::joined(shape, group, plan.layout.set.start, present, code, &doing)
 }
 
 struct Writer<'a> {
@@ -118,6 +147,28 @@ impl Writer<'_> {
         }
         indices.sort_unstable();
         Ok(indices)
+    }
+
+    /// Reads what the joining columns of the rows that exist hold.
+    async fn present(&mut self, rows: Range<usize>, into: &mut join::Present) -> Result<(), Fault> {
+        let doing = doing(self.group.op, rows.len(), &self.shape.table);
+        let arguments = self.bind(Form::Present, rows.clone(), &doing)?;
+        let query = sqlx::query_with(self.plan.text(Form::Present, rows.len()).text(), arguments);
+        for row in self.session.fetch_all(query, &doing).await? {
+            let number: i64 = row.try_get(0).map_err(|e| fault(e, doing.as_str()))?;
+            let mut values = Vec::new();
+            for (index, cell) in self.plan.layout.joining().enumerate() {
+                let column = &self.shape.columns[usize::from(self.plan.cells[cell].column)];
+                let read = codec::read(&row, 1 + 2 * index, column).map_err(|e| fault(e, doing.as_str()))?;
+                values.push(read.ok_or_else(|| {
+                    let detail = format!("column {} holds a value that is no {}", column.name, column.column_type);
+                    Fault::new(FaultKind::RefusedEvent, "SQLITE_MISMATCH", doing.as_str(), detail)
+                })?);
+            }
+            let slot = usize::try_from(number).ok().and_then(|number| into.get_mut(rows.start + number));
+            slot.into_iter().for_each(|slot| *slot = Some(std::mem::take(&mut values)));
+        }
+        Ok(())
     }
 
     fn bind(&self, form: Form, rows: Range<usize>, doing: &str) -> Result<SqliteArguments, Fault> {

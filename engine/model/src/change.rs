@@ -78,14 +78,22 @@ pub struct ColumnSet {
 }
 
 impl ColumnSet {
+    /// Some column is not simply set.
+    pub fn joins(&self) -> bool {
+        self.ops.iter().any(|op| *op != ColumnOp::Set)
+    }
+
     /// How the column at `index` of `set` is written.
     pub fn op(&self, index: usize) -> ColumnOp {
         self.ops.get(index).copied().unwrap_or_default()
     }
 }
 
-/// How a carried value joins the one that the row has (SEMANTICS 2.7). A missing row and a null count as 0 for `Add`, as
-/// empty for `Append`, and as no value for `Min` and `Max`.
+/// How a carried value joins the one that the row has (SEMANTICS 2.7); [`ColumnOp::join`] is the meaning. A missing row and a
+/// null count as 0 for `Add`, as empty for `Append`, and as no value for `Min` and `Max`, so a row that is created has the
+/// carried value itself. A carried null changes nothing; rules do not carry it. In a column of JSON, `Append` makes a list
+/// longer, and what is carried is the list of what is added (`[7]`), never the bare value: lists of several changes join, and
+/// a new row has one already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ColumnOp {
     #[default]

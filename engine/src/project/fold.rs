@@ -12,6 +12,7 @@ use gravity_model::{ChangeBatch, ColumnSet, RowGroup, RowOp, Step, TableChanges,
 use gravity_rules::{Change, ChangeOp, Evaluation};
 use hashbrown::{HashMap, HashTable};
 
+use crate::project::combine::{Carried, combined, may_be_refused};
 use crate::project::evaluate::{Judged, Stretch};
 
 /// A folded batch, and which events stand behind rows whose absence must be counted.
@@ -129,18 +130,22 @@ impl<'e> Fold<'e> {
             self.point(table, &key, index);
             return;
         };
-        match merge_of(self.tables[table].slots[previous].op, op) {
-            Merge::KeepEarlier => {}
+        let earlier = &self.tables[table].slots[previous];
+        let merged = match merge_of(earlier.op, op) {
+            Merge::KeepEarlier => true,
+            Merge::Replace if may_be_refused(&self.sets[earlier.set as usize]) => false,
             Merge::Replace => {
                 let slot = &mut self.tables[table].slots[previous];
                 (slot.op, slot.set, slot.row) = (op, set, arena(change));
+                true
             }
             Merge::Overlay(result) => self.overlay(table, previous, result, set, change, event),
-            Merge::NextStep => {
-                let step = self.tables[table].slots[previous].step + 1;
-                let index = self.push(table, slot(step, op, set, &key, change, event));
-                self.point(table, &key, index);
-            }
+            Merge::NextStep => false,
+        };
+        if !merged {
+            let step = self.tables[table].slots[previous].step + 1;
+            let index = self.push(table, slot(step, op, set, &key, change, event));
+            self.point(table, &key, index);
         }
     }
 
@@ -248,46 +253,39 @@ impl<'e> Fold<'e> {
         }
     }
 
-    /// Writes `change` over the row of `slot`: carried columns win, columns filled at creation stay.
-    fn overlay(&mut self, table: usize, slot: usize, result: RowOp, set: u32, change: &Change, event: u32) {
+    /// Writes `change` over the row of `slot`: carried columns win or join, columns filled at creation stay. False where only the
+    /// database can tell what comes of both.
+    fn overlay(&mut self, table: usize, slot: usize, result: RowOp, set: u32, change: &Change, event: u32) -> bool {
         let shape = &self.shapes[table];
         let key_width = shape.primary_key.len();
         let earlier = &self.tables[table].slots[slot];
         let events = events(result, event);
-        if earlier.set == set && self.sets[set as usize].on_create.is_empty() {
+        let columns = &self.sets[set as usize];
+        if earlier.set == set && columns.on_create.is_empty() && !columns.joins() {
             let slot = &mut self.tables[table].slots[slot];
             (slot.op, slot.row) = (result, arena(change));
             slot.events.extend(events);
-            return;
+            return true;
         }
         let (old_set, new_set) = (self.sets[earlier.set as usize].clone(), self.sets[set as usize].clone());
-        let old_row = self.row(&earlier.row).to_vec();
+        let old_row = self.row(&earlier.row);
         let new_row = &self.evaluation.values[change.values.start as usize..change.values.end as usize];
-        let mut cells: Vec<(u16, Value)> = Vec::with_capacity(old_set.set.len() + new_set.set.len());
-        let old_cells = old_set.set.iter().zip(&old_row[key_width..]);
-        cells.extend(old_cells.filter(|(c, _)| !new_set.set.contains(c)).map(|(c, v)| (*c, v.clone())));
-        cells.extend(new_set.set.iter().zip(&new_row[key_width..]).map(|(c, v)| (*c, v.clone())));
-        cells.sort_unstable_by_key(|(column, _)| *column);
-        // The earlier change makes the row exist, so the later one's own `default`s never apply.
-        let kept = old_set.on_create.iter().zip(&old_row[key_width + old_set.set.len()..]);
-        let kept: Vec<(u16, Value)> = if matches!(result, RowOp::Patch | RowOp::PatchRequired) {
-            Vec::new()
-        } else {
-            kept.filter(|(c, _)| !new_set.set.contains(c)).map(|(c, v)| (*c, v.clone())).collect()
-        };
-        let columns = Arc::new(ColumnSet {
-            set: cells.iter().map(|(c, _)| *c).collect(),
-            on_create: kept.iter().map(|(c, _)| *c).collect(),
-            ops: Box::default(),
-        });
+        let earlier = Carried { columns: &old_set, values: &old_row[key_width..] };
+        let later = Carried { columns: &new_set, values: &new_row[key_width..] };
+        let Some((columns, values)) = combined(shape, result, earlier, later) else { return false };
+        let (columns, key) = (Arc::new(columns), old_row[..key_width].to_vec());
+        // A text that grows change by change is held once, not as often as it grew.
+        if let Row::Merged(range) = &self.tables[table].slots[slot].row {
+            self.merged[range.start as usize..range.end as usize].fill(Value::Null);
+        }
         let start = self.merged.len() as u32;
-        self.merged.extend_from_slice(&old_row[..key_width]);
-        self.merged.extend(cells.into_iter().chain(kept).map(|(_, value)| value));
+        self.merged.extend(key.into_iter().chain(values));
         let end = self.merged.len() as u32;
         let id = self.intern(&columns);
         let slot = &mut self.tables[table].slots[slot];
         (slot.op, slot.set, slot.row) = (result, id, Row::Merged(start..end));
         slot.events.extend(events);
+        true
     }
 
     fn row(&self, row: &Row) -> &[Value] {
@@ -303,7 +301,7 @@ enum Merge {
     KeepEarlier,
     /// The later change alone has the effect of both.
     Replace,
-    /// One row with the later change's columns over the earlier's.
+    /// One row with the later change's columns over the earlier's, where they join to one.
     Overlay(RowOp),
     /// Only the database can tell: run it after the earlier one.
     NextStep,

@@ -2,9 +2,12 @@
 
 pub mod apply;
 pub mod build;
+pub mod combine;
 pub mod decide;
 pub mod evaluate;
 pub mod fold;
+#[cfg(test)]
+mod fold_tests;
 pub mod gauge;
 pub mod lanes;
 mod look;

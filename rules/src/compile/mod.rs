@@ -6,7 +6,7 @@ mod sets;
 use std::sync::Arc;
 
 use gravity_model::shape::SharedShape;
-use gravity_model::{ColumnSet, Value};
+use gravity_model::{ColumnOp, ColumnSet, Value};
 use hashbrown::HashMap;
 use indexmap::IndexMap;
 
@@ -118,8 +118,28 @@ pub(crate) struct Cell {
     pub input: Input,
     pub converter: Converter,
     pub default: Option<Value>,
+    pub op: ColumnOp,
     pub not_null: bool,
     pub label: Label,
+}
+
+impl Cell {
+    /// A null cannot be carried into the column. One that joins what is there changes nothing, so it may come.
+    #[inline]
+    pub fn must_be_there(&self) -> bool {
+        self.not_null && self.op == ColumnOp::Set
+    }
+
+    /// The value as a change carries it, of which null says nothing (see [`ColumnOp`]); `None`: not at all.
+    #[inline]
+    pub fn carried(&self, value: Value) -> Option<Value> {
+        match (self.op, value) {
+            (ColumnOp::Set, value) => Some(value),
+            (_, Value::Null) => None,
+            (ColumnOp::Append, Value::Json(item)) => Some(Value::Json(format!("[{}]", item.as_str().trim()).into())),
+            (_, value) => Some(value),
+        }
+    }
 }
 
 /// For messages about a cell.

@@ -1,8 +1,8 @@
 //! Compiles one rule against its live table.
 
-use gravity_model::{ColumnSet, ColumnType, TableShape, Value};
+use gravity_model::{ColumnOp, ColumnSet, ColumnType, TableShape, Value};
 
-use super::sets::{ColumnSets, InternedSet, first_uncovered};
+use super::sets::{ColumnSets, InternedSet, first_uncovered, ops};
 use super::{Action, Cell, Input, KeyCell, Label, PassThrough, RuleProgram};
 use crate::codes;
 use crate::convert::{Cast, Converter, Given};
@@ -57,7 +57,11 @@ impl RuleCompiler<'_> {
             }
         }
         program.cells.sort_by_key(|cell| cell.column);
-        let set = ColumnSet { set: program.cells.iter().map(|cell| cell.column).collect(), ..ColumnSet::default() };
+        let set = ColumnSet {
+            set: program.cells.iter().map(|cell| cell.column).collect(),
+            on_create: Box::default(),
+            ops: ops(program.cells.iter().map(|cell| cell.op)),
+        };
         let uncovered = first_uncovered(self.shape, &set);
         program.full = InternedSet { id: sets.intern(set), uncovered };
         program.reads_payload = self.reads;
@@ -108,6 +112,10 @@ impl RuleCompiler<'_> {
                 complete = false;
                 continue;
             };
+            if !self.joins(mapping, column, &converter) {
+                complete = false;
+                continue;
+            }
             let label = Label {
                 place: mapping.place.to_string(),
                 source: match &mapping.value {
@@ -138,7 +146,9 @@ impl RuleCompiler<'_> {
                     key[part] = Some(KeyCell { input, previous, converter, label });
                 }
                 None if program.action == Action::Delete => {}
-                None => program.cells.push(Cell { column, input, converter, default, not_null, label }),
+                None => {
+                    program.cells.push(Cell { column, input, converter, default, op: mapping.op, not_null, label });
+                }
             }
         }
         if !complete {
@@ -182,6 +192,7 @@ impl RuleCompiler<'_> {
                     input: Input::Slot(slot),
                     converter,
                     default: None,
+                    op: ColumnOp::Set,
                     not_null: column.not_null,
                     label,
                 }),
@@ -230,6 +241,30 @@ impl RuleCompiler<'_> {
             return None;
         };
         Some((index, self.converter(read_as, &column.database_type, cast, &column.column_type)))
+    }
+
+    /// Whether the column can be written as the mapping's `op` says, or a finding.
+    fn joins(&mut self, mapping: &Mapping, column: u16, converter: &Converter) -> bool {
+        let column = &self.shape.columns[usize::from(column)];
+        // A list is lengthened by a value only where the column knows lists: text behind text would be no JSON.
+        let of_lists = |of: &ColumnType| *of == ColumnType::Json;
+        let apart = mapping.op == ColumnOp::Append && of_lists(&converter.read_as) && !of_lists(&column.column_type);
+        // CHAR gives texts back without the blanks at their end: what was joined would depend on when.
+        let text = matches!(column.column_type, ColumnType::Text | ColumnType::Varchar(_));
+        let padded = text && self.kind != DatabaseKind::Sqlite && is_padded(&column.database_type);
+        if mapping.op == ColumnOp::Set || (mapping.op.fits(&column.column_type) && !apart && !padded) {
+            return true;
+        }
+        let finding = Finding::at(codes::OP_TYPE, &mapping.place, String::new());
+        let finding = crate::load::op::unfit(mapping.op, &column.column_type, finding);
+        let reason = match (apart, padded) {
+            (true, _) => "the mapping's type is json and the column's is not, so it holds no list".to_owned(),
+            (_, true) => format!("{} does not keep blanks at the end of a text", column.database_type),
+            _ => finding.message.clone(),
+        };
+        let message = format!("column `{}` of `{}`: {reason}", column.name, self.shape.table);
+        self.findings.push(Finding { message, ..finding });
+        false
     }
 
     fn converter(&self, read_as: &ColumnType, database_type: &str, cast: Cast, column: &ColumnType) -> Converter {
@@ -297,6 +332,12 @@ impl RuleCompiler<'_> {
         self.findings.push(Finding::at(codes::BAD_CONSTANT, &mapping.place, message).found(constant.text()));
         None
     }
+}
+
+/// `character(3)`, `char(3)`, `bpchar`; not `character varying(3)`.
+fn is_padded(database_type: &str) -> bool {
+    let name = database_type.split('(').next().unwrap_or_default().trim_end();
+    matches!(name, "char" | "character" | "bpchar")
 }
 
 /// A constant of the rules as a value of a column; the error is in words.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use gravity_model::{ColumnSet, TableShape};
+use gravity_model::{ColumnOp, ColumnSet, TableShape};
 use hashbrown::HashMap;
 
 use super::{Cell, RuleProgram};
@@ -74,10 +74,11 @@ impl ColumnSets {
                 .map(|(_, cell)| cell.column)
                 .collect()
         };
+        let carried_cells = rule.cells.iter().enumerate().filter(|(index, _)| is_carried(*index));
         let set = ColumnSet {
             set: pick(&|index, _| is_carried(index)),
             on_create: pick(&|index, cell| !is_carried(index) && cell.default.is_some()),
-            ops: Box::default(),
+            ops: ops(carried_cells.map(|(_, cell)| cell.op)),
         };
         let uncovered = first_uncovered(shape, &set);
         let interned = InternedSet { id: self.intern(set), uncovered };
@@ -94,6 +95,12 @@ impl hashbrown::Equivalent<(u16, Box<[u64]>)> for CarriedRef<'_> {
     fn equivalent(&self, key: &(u16, Box<[u64]>)) -> bool {
         self.0 == key.0 && *self.1 == *key.1
     }
+}
+
+/// The ops of a column set: empty where all columns are set, so that equal sets are one.
+pub(super) fn ops(of_cells: impl Iterator<Item = ColumnOp>) -> Box<[ColumnOp]> {
+    let ops: Box<[ColumnOp]> = of_cells.collect();
+    if ops.iter().all(|op| *op == ColumnOp::Set) { Box::default() } else { ops }
 }
 
 /// The first column, key aside, that a row of this set lacks: NOT NULL, without default.

@@ -6,7 +6,7 @@ use super::mapping;
 use super::{At, Context};
 use crate::codes;
 use crate::diagnose::{Finding, Findings, Place, closest};
-use crate::file::{MappingEntry, Method, RuleEntry};
+use crate::file::{MappingEntry, Method, OneOrMany, RuleEntry};
 use crate::ident::{self, BadName};
 use crate::ruleset::{Mapping, Projection, Rule};
 
@@ -81,7 +81,7 @@ fn errors(findings: &Findings) -> usize {
     findings.iter().filter(|f| f.severity == crate::diagnose::Severity::Error).count()
 }
 
-pub(super) fn not_built(place: &Place, what: &str) -> Finding {
+fn not_built(place: &Place, what: &str) -> Finding {
     Finding::at(codes::NOT_BUILT, place, format!("this build does not have {what} yet"))
 }
 
@@ -187,7 +187,9 @@ fn projection(
     for (index, mapping) in entries.iter().enumerate() {
         let pointer = format!("{}/mapping/{index}", at.pointer);
         let at = At { positions: at.positions, pointer: &pointer };
-        mappings.extend(mapping::check(mapping, method, &at, &mut seen, findings));
+        let named = |key: &OneOrMany| key.as_slice().contains(&mapping.target);
+        let in_key = mapping.primary == Some(true) || entry.primary_key.as_ref().is_some_and(named);
+        mappings.extend(mapping::check(mapping, method, in_key, &at, &mut seen, findings));
     }
     let whole = mappings.len() == entries.len();
     let (key, key_place) = key(entry, entries, &mappings, method, pass_through, at, findings);

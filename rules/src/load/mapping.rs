@@ -1,14 +1,14 @@
 //! Checks one mapping by itself.
 
-use gravity_model::ColumnType;
+use gravity_model::{ColumnOp, ColumnType};
 use hashbrown::HashMap;
 
-use super::At;
+use super::{At, op};
 use crate::codes;
 use crate::compile::convert_constant;
 use crate::convert::{Cast, Converter};
 use crate::diagnose::{Finding, Findings, Place, closest};
-use crate::file::{Constant, MappingEntry, Method, Op};
+use crate::file::{Constant, MappingEntry, Method};
 use crate::ident::{self, BadName};
 use crate::path::{BadPath, Meta, Origin};
 use crate::ruleset::{MappedValue, Mapping};
@@ -41,28 +41,27 @@ const ALIASES: &[(&str, &str)] = &[
     ("object", "json"),
 ];
 
-/// Checks the mapping at `at`; `seen` holds the targets so far.
+/// Checks the mapping at `at`; `seen` holds the targets so far. `in_key`: its column is part of the rule's key.
 pub(super) fn check(
     entry: &MappingEntry,
     method: Method,
+    in_key: bool,
     at: &At<'_>,
     seen: &mut HashMap<String, usize>,
     findings: &mut Findings,
 ) -> Option<Mapping> {
     let before = findings.len();
-    if entry.op.is_some_and(|op| op != Op::Set) {
-        findings.push(super::entry::not_built(&at.value("/op"), "an `op` other than `set`").allowed(["set"]));
-    }
     target(entry, at, seen, findings);
     let column_type = match &entry.column_type {
         Some(word) => column_type(word, &at.value("/type"), findings),
         None => None,
     };
+    let op = op::check(entry, method, in_key, column_type.as_ref(), at, findings);
     let value = value(entry, at, findings);
     if let (Some(constant), Some(column_type)) = (&entry.value, &column_type) {
         check_constant(constant, column_type, &at.value("/value"), findings);
     }
-    if let Some(constant) = &entry.default {
+    if let (Some(constant), ColumnOp::Set) = (&entry.default, op) {
         default(entry, constant, method, column_type.as_ref(), at, findings);
     }
     let previous = match &entry.previous {
@@ -78,6 +77,7 @@ pub(super) fn check(
         value: value?,
         column_type,
         default: entry.default.clone(),
+        op,
         previous,
     })
 }

@@ -5,6 +5,7 @@ mod entry;
 mod formula;
 mod hash;
 mod mapping;
+pub(crate) mod op;
 
 use gravity_model::ColumnType;
 use indexmap::IndexMap;

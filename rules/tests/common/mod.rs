@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gravity_model::shape::SharedShape;
-use gravity_model::{ColumnShape, Event, Recorded, Sequence, TableShape, Value};
+use gravity_model::{ColumnOp, ColumnShape, Event, Recorded, Sequence, TableShape, Value};
 use gravity_rules::diagnose::SourceFile;
 use gravity_rules::{
     Change, ChangeOp, Context, DatabaseContext, DatabaseKind, Ddl, Evaluation, RouteProgram, Verdict, load,
@@ -157,7 +157,15 @@ fn line(program: &RouteProgram, out: &Evaluation, change: &Change) -> String {
     let from = if moved { format!(" from {}", tuple(former)) } else { String::new() };
     let (set_values, create_values) = rest.split_at(set.set.len());
     let mut text = format!("{op} {}({}{from})", shape.table, tuple(key));
-    for part in [named(&set.set, set_values, ""), named(&set.on_create, create_values, "?")] {
+    let joined = |(index, (column, value)): (usize, (&u16, &Value))| {
+        let op = match set.op(index) {
+            ColumnOp::Set => "",
+            op => &format!(" {}", op.word()),
+        };
+        format!("{}{op}={}", shape.columns[*column as usize].name, show(value))
+    };
+    let written: Vec<String> = set.set.iter().zip(set_values).enumerate().map(joined).collect();
+    for part in [written.join(" "), named(&set.on_create, create_values, "?")] {
         if !part.is_empty() {
             text.push(' ');
             text.push_str(&part);

@@ -146,3 +146,32 @@ fn what_cannot_be_read_or_played_is_said_with_its_place() {
     dir.write("rules.json", r#"{"rules": [{"event": "e", "table": "t", "method": "insert", "mapping": [{"source": "id", "target": "id", "type": "i64"}]}]}"#);
     run(["test", "-c", &dir.text()]).expect(2);
 }
+
+/// SEMANTICS 2.7: sums of a case are those of the databases, with their refusals.
+#[test]
+fn s2_7_ops_are_played() {
+    let rules = |typed: &str| {
+        format!(
+            r#"{{"rules": [{{"event": "paid", "table": "totals", "method": "upsert", "mapping": [
+                {{"source": "id", "target": "id", "type": "i64", "primary": true}},
+                {{"source": "amount", "target": "total"{typed}, "op": "add"}},
+                {{"source": "note", "target": "notes", "type": "json", "op": "append"}}]}}]}}"#
+        )
+    };
+    let paid =
+        |amount: &str| format!(r#"{{"event": "paid", "payload": {{"id": 1, "amount": {amount}, "note": "x"}}}}"#);
+    let dir = shop(&format!(
+        r#"{{"cases": [{{"name": "sums", "events": [{}, {}, {}],
+          "rows": {{"db1": {{"totals": [{{"id": 1, "total": 0.3, "notes": ["x", "x"]}}]}}}},
+          "dead_letters": [{{"route": "db1", "event": 3, "code": "22003"}}]}}]}}"#,
+        paid("0.10"),
+        paid("0.20"),
+        paid("9.99")
+    ));
+    dir.write("rules.json", &rules(r#", "type": "decimal(3,2)""#));
+    run(["test", "-c", &dir.text()]).expect(0);
+    // Without a type there is no number to add to, and that is said with the rule's place.
+    dir.write("rules.json", &rules(""));
+    let ended = run(["test", "-c", &dir.text()]).expect(1);
+    assert!(ended.err.contains("rules.json:3") && ended.err.contains("`add` does not work on json"), "{}", ended.err);
+}
