@@ -6,8 +6,9 @@ use super::cutfs;
 use super::ledger::Outcome;
 use super::log::Store;
 use super::log::power::PowerCut;
-use super::stack::config::Peers;
-use super::stack::gate::{Nemesis, StackGate};
+use super::stack::arms::{self, Peers};
+use super::stack::gate::StackGate;
+use super::stack::nemesis::Nemesis;
 use super::stack::single::{Moment, SingleGate};
 
 /// One way to be wrong.
@@ -87,7 +88,7 @@ const KILLS: u64 = 12;
 /// Runs every sabotage. The error says why the gates cannot run here.
 pub fn run(seed: u64) -> Result<Outcome, String> {
     cutfs::available()?;
-    let peers = Peers::from_environment()?;
+    let peers = Peers::from_environment(&arms::ALL)?;
     let started = Instant::now();
     let mut failures = Vec::new();
     for sabotage in &ALL {
