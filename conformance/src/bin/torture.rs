@@ -136,7 +136,7 @@ enum Command {
         #[command(flatten)]
         run: Run,
     },
-    /// Does the wrong thing on purpose in seven ways; each must turn its gate red.
+    /// Does the wrong thing on purpose in ten ways; each must turn its gate red.
     Sabotage {
         #[command(flatten)]
         run: Run,

@@ -181,7 +181,11 @@ fn rules(arms: &Arms) -> Value {
         for store in arms.stores {
             let behind = arms.outlets.iter().filter(|(_, behind)| behind == store);
             let exporters: Vec<&str> = behind.map(|(outlet, _)| outlet.exporter()).collect();
-            rules.push(json!({"event": event, "database": store.route(), "exporter": exporters}));
+            let mut routing = json!({"event": event, "database": store.route()});
+            if !exporters.is_empty() {
+                routing["exporter"] = json!(exporters);
+            }
+            rules.push(routing);
         }
     }
     json!({"rules": rules})

@@ -10,7 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use serde_json::Value;
 
-use super::arms::{Arms, Lane, Outlet, Peers, Server, Store};
+use super::arms::{Arms, Lane, Peers, Server, Store};
 use super::engine::Engine;
 use super::ground::Ground;
 use super::nemesis::READY_PATIENCE;
@@ -20,7 +20,8 @@ use crate::torture::ledger::Outcome;
 pub const ARMS: Arms = Arms {
     lanes: &[Lane::Kafka],
     stores: &[Store::Postgres, Store::Sqlite],
-    outlets: &[(Outlet::Hook, Store::Sqlite)],
+    // How fast an endpoint answers is not what is asked.
+    outlets: &[],
 };
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Of the resident memory at its highest, bad events against none: 10,000 dead letters and no more.
@@ -100,7 +101,9 @@ impl PoisonGate {
     }
 
     async fn pass(&self, bad: bool, peers: Peers) -> Result<Passed, String> {
-        let ground = Ground::prepare("poison", self.seed, ARMS, peers).await?;
+        // Names of its own for each pass: the consumer group must not wait for the member that was killed.
+        let name = if bad { "poison" } else { "poison clean" };
+        let ground = Ground::prepare(name, self.seed, ARMS, peers).await?;
         let passed = self.pass_on(bad, &ground).await;
         if passed.is_err() && self.failpoints.is_none() {
             eprintln!("poison: {}", ground.keep(&format!("poison-{}", self.seed)));
@@ -115,23 +118,27 @@ impl PoisonGate {
         tokio::task::spawn_blocking(move || fill(&hosts, &topic, events, bad))
             .await
             .map_err(|error| format!("the producer: {error}"))??;
-        let mut engine = Engine::new(ground.layout.clone(), self.failpoints.clone())?;
-        let started = Instant::now();
+        // What is switched on for a test of the gate itself may not slow the measure that it is held against.
+        let mut engine = Engine::new(ground.layout.clone(), self.failpoints.clone().filter(|_| bad))?;
         engine.start()?;
         engine.ready(READY_PATIENCE).await?;
-        let status = loop {
+        let ready = Instant::now();
+        let mut first = None;
+        let (started, status) = loop {
             let status = engine.status().await?;
-            let in_step = |part: &Value| part["lag_events"] == 0 && part["state"] == "running";
-            let parts =
-                ["routes", "exporters"].into_iter().flat_map(|kind| status[kind].as_array().into_iter().flatten());
-            let read = |route: &Value| route["read"].as_u64() == Some(events);
-            if parts.clone().all(in_step) && status["routes"].as_array().is_some_and(|routes| routes.iter().all(read)) {
-                break status;
+            let routes = status["routes"].as_array().map(Vec::as_slice).unwrap_or_default();
+            // From the first event on: joining a consumer group takes as long as it takes.
+            if routes.iter().any(|route| route["read"].as_u64() > Some(0)) {
+                let first = *first.get_or_insert_with(Instant::now);
+                let done = |route: &Value| route["lag_events"] == 0 && route["read"].as_u64() == Some(events);
+                if routes.iter().all(done) {
+                    break (first, status);
+                }
             }
-            if started.elapsed() > PATIENCE {
+            if ready.elapsed() > PATIENCE {
                 return Err(format!("not in step after {} s: {status}", PATIENCE.as_secs()));
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         };
         let elapsed = started.elapsed();
         let memory_kib = highest_memory(&engine)?;

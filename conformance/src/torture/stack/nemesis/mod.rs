@@ -61,10 +61,11 @@ impl Nemesis {
         }
     }
 
-    /// How often.
+    /// How often in all.
     pub fn count(&self) -> u64 {
         match self {
-            Nemesis::Engine { kills } | Nemesis::Peers { kills } => *kills,
+            Nemesis::Engine { kills } => *kills,
+            Nemesis::Peers { kills } => *kills * self.arms().servers().len() as u64,
             Nemesis::Overlap { restarts } => *restarts,
             Nemesis::Toxic { episodes } => *episodes,
             Nemesis::Rebalance { times } => *times,
