@@ -17,6 +17,7 @@ pub mod places;
 pub mod places_mysql;
 pub mod postgres_only;
 pub mod proxy;
+pub mod slow_begin;
 pub mod sqlite_only;
 pub mod types;
 

@@ -82,6 +82,7 @@ everywhere!(postgres, PostgresPlace::new();
     joins::s2_7_postgres_own_types,
     postgres_only::v3_a_cut_at_commit_is_resolved_by_the_checkpoint,
     postgres_only::v14_control_the_drivers_pool_loses_writes,
+    slow_begin::v14_a_begin_that_timed_out_loses_no_write_on_postgres,
     postgres_only::v2_killed_sessions_are_replaced,
     postgres_only::v4_a_held_lock_is_transient,
     postgres_only::v4_the_server_limits_statements_and_idle_transactions,
@@ -99,6 +100,7 @@ everywhere!(postgres, PostgresPlace::new();
 );
 everywhere!(mariadb, MySqlPlace::mariadb();
     mysql_only::v3_a_cut_at_commit_is_resolved_by_the_checkpoint,
+    slow_begin::v14_a_begin_that_timed_out_loses_no_write_on_mariadb,
     mysql_only::v2_killed_sessions_are_replaced,
     mysql_only::v4_a_held_lock_is_transient,
     mysql_only::v4_the_server_limits_statements_and_idle_transactions,

@@ -11,9 +11,12 @@ use gravity_conformance::torture::log::kill::LogKill;
 use gravity_conformance::torture::log::power::PowerCut;
 use gravity_conformance::torture::log::{LogTarget, Store, writer};
 use gravity_conformance::torture::sabotage;
-use gravity_conformance::torture::stack::config::Peers;
+use gravity_conformance::torture::stack::arms::{self, Arms, Peers};
 use gravity_conformance::torture::stack::engine;
-use gravity_conformance::torture::stack::gate::{Nemesis, StackGate};
+use gravity_conformance::torture::stack::fence::{self, FenceGate};
+use gravity_conformance::torture::stack::gate::StackGate;
+use gravity_conformance::torture::stack::nemesis::Nemesis;
+use gravity_conformance::torture::stack::poison::{self, PoisonGate};
 use gravity_conformance::torture::stack::single::{Moment, SingleGate};
 
 #[derive(Parser)]
@@ -56,9 +59,9 @@ enum Command {
         #[command(flatten)]
         run: Run,
     },
-    /// kill -9 of the whole engine under load: Kafka and HTTP in, PostgreSQL, SQLite, a topic and an endpoint out.
+    /// kill -9 of the whole engine under load from every source, into every database, out of every exporter.
     StackKill {
-        /// 100 with --full, 8 otherwise.
+        /// 200 with --full, 8 otherwise.
         #[arg(long)]
         kills: Option<u64>,
         #[command(flatten)]
@@ -66,13 +69,55 @@ enum Command {
         #[command(flatten)]
         run: Run,
     },
-    /// kill -9 of PostgreSQL and Kafka under the same load.
+    /// kill -9 of every broker and every database under the same load.
     PeerKill {
-        /// Of each of them: 15 with --full, 2 otherwise.
+        /// Of each of them: 12 with --full, 1 otherwise.
         #[arg(long)]
         kills: Option<u64>,
         #[command(flatten)]
         load: Load,
+        #[command(flatten)]
+        run: Run,
+    },
+    /// Cuts, delays, black holes, half-open and reset connections between the engine and each of its peers, under load.
+    Toxic {
+        /// 98 with --full, 7 otherwise: one for each proxy.
+        #[arg(long)]
+        episodes: Option<u64>,
+        #[command(flatten)]
+        load: Load,
+        #[command(flatten)]
+        run: Run,
+    },
+    /// A stranger joins the Kafka source's consumer group, reads, commits and leaves, again and again, under load.
+    Rebalance {
+        /// 30 with --full, 3 otherwise.
+        #[arg(long)]
+        times: Option<u64>,
+        #[command(flatten)]
+        load: Load,
+        #[command(flatten)]
+        run: Run,
+    },
+    /// An engine is frozen, a copy of its data takes over, the frozen one wakes: nothing of it may reach a database. And restarts
+    /// whose two engines overlap.
+    Fence {
+        /// 50 with --full, 3 otherwise.
+        #[arg(long)]
+        wakes: Option<u64>,
+        /// 30 with --full, 2 otherwise.
+        #[arg(long)]
+        restarts: Option<u64>,
+        #[command(flatten)]
+        load: Load,
+        #[command(flatten)]
+        run: Run,
+    },
+    /// One event in ten is bad: exact dead letters, half of the speed or more, flat memory.
+    Poison {
+        /// 100,000 with --full, 20,000 otherwise.
+        #[arg(long)]
+        events: Option<u64>,
         #[command(flatten)]
         run: Run,
     },
@@ -91,7 +136,7 @@ enum Command {
         #[command(flatten)]
         run: Run,
     },
-    /// Does the wrong thing on purpose in seven ways; each must turn its gate red.
+    /// Does the wrong thing on purpose in ten ways; each must turn its gate red.
     Sabotage {
         #[command(flatten)]
         run: Run,
@@ -196,18 +241,30 @@ impl Target {
     }
 }
 
-fn stack(nemesis: Nemesis, kills: u64, load: &Load, run: &Run) -> Result<ExitCode, String> {
-    let peers = match engine::program().and_then(|_| Peers::from_environment()) {
+/// Where they are; the error says why a gate on them cannot run.
+fn peers(arms: &Arms) -> Result<Peers, String> {
+    engine::program().and_then(|_| Peers::from_environment(arms))
+}
+
+fn stack(nemesis: Nemesis, load: &Load, run: &Run) -> Result<ExitCode, String> {
+    let gate = StackGate { nemesis, seed: run.seed(), rate: load.rate, failpoints: None };
+    let peers = match peers(&gate.nemesis.arms()) {
         Ok(peers) => peers,
         Err(why) => return Ok(skipped(&why)),
     };
-    let gate = StackGate { nemesis, seed: run.seed(), rate: load.rate, failpoints: None };
-    println!("{} --kills {kills} --rate {} --seed {}", gate.name(), gate.rate, gate.seed);
+    println!(
+        "{}: {} {}, --rate {} --seed {}",
+        gate.name(),
+        gate.nemesis.count(),
+        gate.nemesis.word(),
+        gate.rate,
+        gate.seed
+    );
     run.finish(&[gate.run(peers)?])
 }
 
 fn single(moment: Moment, run: &Run) -> Result<ExitCode, String> {
-    let peers = match engine::program().and_then(|_| Peers::from_environment()) {
+    let peers = match peers(&arms::FEW) {
         Ok(peers) => peers,
         Err(why) => return Ok(skipped(&why)),
     };
@@ -284,19 +341,49 @@ fn run(command: Command) -> Result<ExitCode, String> {
             run.finish(&outcomes)
         }
         Command::StackKill { kills, load, run } => {
-            let kills = run.count(kills, 100, 8);
-            stack(Nemesis::Engine { kills }, kills, &load, &run)
+            let kills = run.count(kills, 200, 8);
+            stack(Nemesis::Engine { kills }, &load, &run)
         }
         Command::PeerKill { kills, load, run } => {
-            let kills = run.count(kills, 15, 2);
-            stack(Nemesis::Peers { kills }, kills, &load, &run)
+            let kills = run.count(kills, 12, 1);
+            stack(Nemesis::Peers { kills }, &load, &run)
+        }
+        Command::Toxic { episodes, load, run } => {
+            let episodes = run.count(episodes, 98, 7);
+            stack(Nemesis::Toxic { episodes }, &load, &run)
+        }
+        Command::Rebalance { times, load, run } => {
+            let times = run.count(times, 30, 3);
+            stack(Nemesis::Rebalance { times }, &load, &run)
+        }
+        Command::Fence { wakes, restarts, load, run } => {
+            let (wakes, restarts) = (run.count(wakes, 50, 3), run.count(restarts, 30, 2));
+            let overlap = Nemesis::Overlap { restarts };
+            let (on_fence, on_overlap) = match peers(&fence::ARMS).and_then(|p| Ok((p, peers(&overlap.arms())?))) {
+                Ok(peers) => peers,
+                Err(why) => return Ok(skipped(&why)),
+            };
+            let seed = run.seed();
+            println!("fence: {wakes} wake-ups, {restarts} {}, --seed {seed}", overlap.word());
+            let woken = FenceGate { wakes, seed, failpoints: None }.run(on_fence)?;
+            let overlapped = StackGate { nemesis: overlap, seed, rate: load.rate, failpoints: None }.run(on_overlap)?;
+            run.finish(&[woken, overlapped])
+        }
+        Command::Poison { events, run } => {
+            let peers = match peers(&poison::ARMS) {
+                Ok(peers) => peers,
+                Err(why) => return Ok(skipped(&why)),
+            };
+            let gate = PoisonGate { events: run.count(events, 100_000, 20_000), seed: run.seed(), failpoints: None };
+            println!("poison --events {} --seed {}", gate.events, gate.seed);
+            run.finish(&[gate.run(peers)?])
         }
         Command::ParkRedo { run } => single(Moment::ParkRedo, &run),
         Command::ParkFirst { run } => single(Moment::ParkFirst, &run),
         Command::ForeignOwner { run } => single(Moment::ForeignOwner, &run),
         Command::Sabotage { run } => {
-            let able = cutfs::available().and_then(|()| engine::program().map(drop));
-            if let Err(why) = able.and_then(|()| Peers::from_environment().map(drop)) {
+            let able = cutfs::available();
+            if let Err(why) = able.and_then(|()| peers(&arms::ALL).map(drop)) {
                 return Ok(skipped(&why));
             }
             let seed = run.seed();

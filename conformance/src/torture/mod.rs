@@ -9,4 +9,5 @@ pub mod log;
 pub mod random;
 pub mod sabotage;
 pub mod stack;
+pub mod toxic;
 mod workspace;

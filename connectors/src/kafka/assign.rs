@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use gravity_model::port::source::{BreakKind, Position};
-use gravity_model::{Fault, FaultKind};
+use gravity_model::{Fault, FaultKind, failpoint};
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
@@ -148,6 +148,8 @@ impl Reader {
 
     fn add(&self, list: &mut TopicPartitionList, partition: &Partition, begin: Begin) -> Result<(), Fault> {
         let (offset, leader_epoch) = match begin {
+            // Sabotage: the broker's word counts, not the log's.
+            _ if failpoint::sabotaged("kafka.trust_the_group") => (Offset::Stored, None),
             Begin::At { offset, leader_epoch } => {
                 (Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX)), leader_epoch)
             }

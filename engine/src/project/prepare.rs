@@ -7,7 +7,7 @@ use gravity_model::port::view::{
     BookkeepingRewrite, Described, TableRequest, ViewRow, ViewState, ViewStore, describe_checkpoint,
 };
 use gravity_model::shape::SharedShape;
-use gravity_model::{BlockMark, Checkpoint, Counters, Epoch, Fault, FaultKind, Sequence};
+use gravity_model::{BlockMark, Checkpoint, Counters, Epoch, Fault, FaultKind, Sequence, failpoint};
 use gravity_rules::RouteProgram;
 
 use crate::control::{self, TypesResolved};
@@ -368,6 +368,9 @@ impl RouteSetup {
 
     /// Protocol B, step 2: never write behind another log's, another copy's or a future self's back.
     pub(crate) async fn prove_ours(&self, row: &Checkpoint) -> Result<(), Fault> {
+        if failpoint::sabotaged("project.believe_any_checkpoint") {
+            return Ok(());
+        }
         let identity = self.log.identity();
         let stands = describe_checkpoint(row);
         if row.log_id != identity.log_id {

@@ -1,49 +1,33 @@
-//! The config directory of a stack run: one Kafka and one HTTP source, two databases, two exporters, rules for the script's events.
+//! The config directory of a stack run: sources, databases and exporters of its arms, rules for the script's events.
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-/// Where the peers of a run are.
-#[derive(Clone, Debug)]
-pub struct Peers {
-    /// `postgres://USER@HOST:PORT/…`; the database of the run is made there.
-    pub postgres: String,
-    /// `HOST:PORT`.
-    pub kafka: String,
-}
-
-impl Peers {
-    /// As `conformance/servers env` names them. The error says what is missing.
-    pub fn from_environment() -> Result<Peers, String> {
-        let variable = |name: &str| {
-            std::env::var(name).map_err(|_| format!("{name} is not set (eval \"$(conformance/servers env)\")"))
-        };
-        Ok(Peers { postgres: variable("GRAVITY_TEST_POSTGRES")?, kafka: variable("GRAVITY_TEST_KAFKA")? })
-    }
-}
+use super::arms::{Arms, Lane, Outlet, Peers, Server, Store};
 
 /// Names and places of one run.
 #[derive(Clone, Debug)]
 pub struct Layout {
+    pub arms: Arms,
+    /// Where the generator and the checker find the servers.
     pub peers: Peers,
-    /// Of the run's own PostgreSQL database.
+    /// Where the engine finds them: the same places, unless something stands between.
+    pub engine_peers: Peers,
+    /// Of the run's own databases.
     pub database: String,
-    pub topic_in: String,
-    pub topic_out: String,
+    /// Of the run's topic, stream and queue in; also the consumer group.
+    pub inbound: String,
+    /// Of the run's topic, stream and queue out.
+    pub outbound: String,
     pub hook: String,
     /// Holds `config/`, `data/`, `views.db`, `engine.log`, `journal`.
     pub directory: PathBuf,
     /// `HOST:PORT` of the engine's API.
     pub listen: String,
+    /// `HOST:PORT` to which the generator posts: the same, unless something stands between.
+    pub intake: String,
 }
-
-pub const KAFKA_SOURCE: &str = "shop";
-pub const HTTP_SOURCE: &str = "web";
-pub const POSTGRES: &str = "pg";
-pub const SQLITE: &str = "lite";
-pub const KAFKA_EXPORTER: &str = "topic";
-pub const HTTP_EXPORTER: &str = "hook";
 
 /// Events of the script that rules name.
 const EVENTS: [&str; 7] =
@@ -54,65 +38,109 @@ impl Layout {
         self.directory.join("config")
     }
 
+    pub fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
     pub fn sqlite(&self) -> PathBuf {
         self.directory.join("views.db")
+    }
+
+    /// The one subject below a stream's name that the run uses.
+    pub fn subject(stream: &str) -> String {
+        format!("{stream}.items")
     }
 
     pub fn write_config(&self) -> Result<(), String> {
         let config = self.config();
         std::fs::create_dir_all(&config).map_err(|error| format!("{}: {error}", config.display()))?;
-        write(&config.join("sources.json"), &self.sources())?;
-        write(&config.join("databases.json"), &self.databases()?)?;
-        write(&config.join("exporter.json"), &self.exporters()?)?;
-        write(&config.join("rules.json"), &rules())
+        write(&config.join("sources.json"), &json!({"sources": self.sources()?}))?;
+        write(&config.join("databases.json"), &json!({"databases": self.databases()?}))?;
+        write(&config.join("exporter.json"), &json!({"exporter": self.exporters()?}))?;
+        write(&config.join("rules.json"), &rules(&self.arms))
     }
 
-    fn sources(&self) -> Value {
-        json!({"sources": {
-            KAFKA_SOURCE: {
-                "type": "kafka", "hosts": [self.peers.kafka], "topics": [self.topic_in], "group": self.topic_in,
-            },
-            HTTP_SOURCE: {"type": "http"},
-        }})
+    fn sources(&self) -> Result<Map<String, Value>, String> {
+        let source = |lane: &Lane| {
+            let entry = match lane {
+                Lane::Kafka => json!({
+                    "type": "kafka", "hosts": [self.engine_peers.at(Server::Kafka)?], "topics": [self.inbound],
+                    "group": self.inbound,
+                }),
+                Lane::Http => json!({"type": "http"}),
+                Lane::Nats => json!({
+                    "type": "nats", "hosts": [self.engine_peers.at(Server::Nats)?], "stream": self.inbound,
+                    "subjects": [format!("{}.>", self.inbound)],
+                }),
+                Lane::RabbitMq => {
+                    let place = self.engine_peers.place(Server::RabbitMq)?;
+                    json!({"type": "rabbitmq", "host": place.host, "port": place.port, "queues": [self.inbound]})
+                }
+            };
+            Ok((lane.source().to_owned(), entry))
+        };
+        self.arms.lanes.iter().map(source).collect()
     }
 
-    fn databases(&self) -> Result<Value, String> {
-        let (user, host, port) = self.postgres_parts()?;
-        Ok(json!({"databases": {
-            POSTGRES: {
-                "type": "postgres", "host": host, "port": port, "username": user, "password": "",
-                "dbName": self.database, "ddl": "create",
-            },
-            SQLITE: {"type": "sqlite", "path": self.sqlite(), "ddl": "create"},
-        }}))
+    fn databases(&self) -> Result<Map<String, Value>, String> {
+        let database = |store: &Store| {
+            let entry = match store {
+                Store::Postgres => self.served("postgres", Server::Postgres)?,
+                Store::MariaDb => self.served("mysql", Server::MariaDb)?,
+                Store::Sqlite => json!({"type": "sqlite", "path": self.sqlite(), "ddl": "create"}),
+            };
+            Ok((store.route().to_owned(), entry))
+        };
+        self.arms.stores.iter().map(database).collect()
     }
 
-    fn exporters(&self) -> Result<Value, String> {
-        let (host, port) = self.peers.kafka.rsplit_once(':').ok_or("the Kafka address has no port")?;
-        let port: u16 = port.parse().map_err(|_| "the Kafka port is no number".to_owned())?;
-        Ok(json!({"exporter": {
-            KAFKA_EXPORTER: {"type": "kafka", "host": host, "port": port, "topic": self.topic_out},
-            HTTP_EXPORTER: {"type": "restful_api", "url": self.hook},
-        }}))
+    fn served(&self, kind: &str, server: Server) -> Result<Value, String> {
+        let place = self.engine_peers.place(server)?;
+        Ok(json!({
+            "type": kind, "host": place.host, "port": place.port, "username": place.user, "password": "",
+            "dbName": self.database, "ddl": "create",
+        }))
     }
 
-    fn postgres_parts(&self) -> Result<(String, String, u16), String> {
-        let wrong = || format!("{:?} is not postgres://USER@HOST:PORT/…", self.peers.postgres);
-        let rest = self.peers.postgres.split_once("://").ok_or_else(wrong)?.1;
-        let authority = rest.split('/').next().unwrap_or_default();
-        let (user, place) = authority.rsplit_once('@').ok_or_else(wrong)?;
-        let (host, port) = place.rsplit_once(':').ok_or_else(wrong)?;
-        Ok((user.to_owned(), host.to_owned(), port.parse().map_err(|_| wrong())?))
+    fn exporters(&self) -> Result<Map<String, Value>, String> {
+        let exporter = |(outlet, _): &(Outlet, Store)| {
+            let entry = match outlet {
+                Outlet::Topic => {
+                    let place = self.engine_peers.place(Server::Kafka)?;
+                    json!({"type": "kafka", "host": place.host, "port": place.port, "topic": self.outbound})
+                }
+                Outlet::Hook => json!({"type": "restful_api", "url": self.hook}),
+                Outlet::Stream => {
+                    let place = self.engine_peers.place(Server::Nats)?;
+                    let subject = Layout::subject(&self.outbound);
+                    json!({
+                        "type": "jetstream", "host": place.host, "port": place.port, "subject": subject,
+                        "stream": self.outbound,
+                    })
+                }
+                Outlet::Queue => {
+                    let place = self.engine_peers.place(Server::RabbitMq)?;
+                    json!({
+                        "type": "rabbitmq", "host": place.host, "port": place.port, "exchange": "",
+                        "routingKey": self.outbound,
+                    })
+                }
+            };
+            Ok((outlet.exporter().to_owned(), entry))
+        };
+        self.arms.outlets.iter().map(exporter).collect()
     }
 
-    /// Connection string of the run's own database.
-    pub fn postgres_url(&self) -> Result<String, String> {
-        let (user, host, port) = self.postgres_parts()?;
-        Ok(format!("postgres://{user}@{host}:{port}/{}", self.database))
+    /// Connection string of the run's own database on that server.
+    pub fn database_url(&self, server: Server) -> Result<String, String> {
+        let address = self.peers.at(server)?;
+        let scheme = address.split_once("://").map_or("", |(scheme, _)| scheme);
+        let place = self.peers.place(server)?;
+        Ok(format!("{scheme}://{}@{}/{}", place.user, place.authority(), self.database))
     }
 }
 
-fn rules() -> Value {
+fn rules(arms: &Arms) -> Value {
     let id = || json!({"source": "user.id", "target": "id", "type": "i64", "primary": true});
     let name = || json!({"source": "user.name", "target": "name", "type": "text"});
     let email = || json!({"source": "user.email", "target": "email", "type": "text"});
@@ -150,8 +178,15 @@ fn rules() -> Value {
             {"source": "$meta.sequence", "target": "sequence", "type": "i64", "primary": true},
             {"source": "i", "target": "i", "type": "i64"},
         ]}));
-        rules.push(json!({"event": event, "database": POSTGRES, "exporter": [KAFKA_EXPORTER]}));
-        rules.push(json!({"event": event, "database": SQLITE, "exporter": [HTTP_EXPORTER]}));
+        for store in arms.stores {
+            let behind = arms.outlets.iter().filter(|(_, behind)| behind == store);
+            let exporters: Vec<&str> = behind.map(|(outlet, _)| outlet.exporter()).collect();
+            let mut routing = json!({"event": event, "database": store.route()});
+            if !exporters.is_empty() {
+                routing["exporter"] = json!(exporters);
+            }
+            rules.push(routing);
+        }
     }
     json!({"rules": rules})
 }
@@ -163,22 +198,29 @@ fn write(path: &Path, value: &Value) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::arms::ALL;
     use super::*;
 
     #[test]
     fn files_are_written_for_the_peers_at_hand() {
         let directory = tempfile::tempdir().expect("a temporary directory");
+        let peers = Peers::default()
+            .with(Server::Postgres, "postgres://g@127.0.0.1:15432/postgres".to_owned())
+            .with(Server::MariaDb, "mysql://root@127.0.0.1:13306/".to_owned())
+            .with(Server::Kafka, "127.0.0.1:9".to_owned())
+            .with(Server::Nats, "127.0.0.1:4".to_owned())
+            .with(Server::RabbitMq, "127.0.0.1:5".to_owned());
         let layout = Layout {
-            peers: Peers {
-                postgres: "postgres://g@127.0.0.1:15432/postgres".to_owned(),
-                kafka: "127.0.0.1:9".to_owned(),
-            },
+            arms: ALL,
+            engine_peers: peers.clone().with(Server::Nats, "127.0.0.1:44".to_owned()),
+            peers,
             database: "d".to_owned(),
-            topic_in: "in".to_owned(),
-            topic_out: "out".to_owned(),
+            inbound: "in".to_owned(),
+            outbound: "out".to_owned(),
             hook: "http://127.0.0.1:1/hook".to_owned(),
             directory: directory.path().to_owned(),
             listen: "127.0.0.1:2".to_owned(),
+            intake: "127.0.0.1:2".to_owned(),
         };
         layout.write_config().expect("written");
         let read = |name: &str| -> Value {
@@ -186,8 +228,12 @@ mod tests {
             serde_json::from_str(&text).expect("JSON")
         };
         assert_eq!(read("databases.json")["databases"]["pg"]["port"], 15432);
+        assert_eq!(read("databases.json")["databases"]["maria"]["username"], "root");
         assert_eq!(read("exporter.json")["exporter"]["topic"]["port"], 9);
-        assert_eq!(read("rules.json")["rules"].as_array().map(Vec::len), Some(7 + 3 * 7));
-        assert_eq!(layout.postgres_url().as_deref(), Ok("postgres://g@127.0.0.1:15432/d"));
+        assert_eq!(read("sources.json")["sources"]["stream"]["hosts"][0], "127.0.0.1:44");
+        assert_eq!(read("sources.json")["sources"].as_object().map(Map::len), Some(4));
+        assert_eq!(read("rules.json")["rules"].as_array().map(Vec::len), Some(7 + 4 * 7));
+        assert_eq!(layout.database_url(Server::Postgres).as_deref(), Ok("postgres://g@127.0.0.1:15432/d"));
+        assert_eq!(layout.database_url(Server::MariaDb).as_deref(), Ok("mysql://root@127.0.0.1:13306/d"));
     }
 }

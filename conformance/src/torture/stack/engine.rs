@@ -35,7 +35,7 @@ impl Engine {
             .arg("-c")
             .arg(self.layout.config())
             .arg("--data")
-            .arg(self.layout.directory.join("data"))
+            .arg(self.layout.data())
             .args(["--listen", &self.layout.listen])
             .env_remove("GRAVITY_FAILPOINTS")
             .stdin(Stdio::null())
@@ -47,6 +47,57 @@ impl Engine {
         let child = command.spawn().map_err(|error| format!("{}: {error}", self.program.display()))?;
         self.child = Some(child);
         Ok(())
+    }
+
+    /// The same engine once more, not started yet; its API at `listen`.
+    pub fn successor_at(&self, listen: &str) -> Engine {
+        Engine {
+            layout: Layout { listen: listen.to_owned(), ..self.layout.clone() },
+            program: self.program.clone(),
+            failpoints: self.failpoints.clone(),
+            child: None,
+            http: self.http.clone(),
+        }
+    }
+
+    pub fn listen(&self) -> &str {
+        &self.layout.listen
+    }
+
+    /// Whether it has ended, or never ran.
+    pub fn ended(&mut self) -> Result<bool, String> {
+        let Some(child) = &mut self.child else { return Ok(true) };
+        child.try_wait().map(|ended| ended.is_some()).map_err(|error| format!("asking after the engine: {error}"))
+    }
+
+    /// SIGTERM: drain and go.
+    pub fn terminate(&self) -> Result<(), String> {
+        self.signal("-TERM")
+    }
+
+    /// SIGSTOP: not one instruction more, until [`Engine::wake`].
+    pub fn freeze(&self) -> Result<(), String> {
+        self.signal("-STOP")
+    }
+
+    /// SIGCONT.
+    pub fn wake(&self) -> Result<(), String> {
+        self.signal("-CONT")
+    }
+
+    pub fn id(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    fn signal(&self, name: &str) -> Result<(), String> {
+        let id = self.id().ok_or("no engine runs")?;
+        // By the shell's own tool: a signal needs no unsafe code here.
+        let status = Command::new("kill").args([name, &id.to_string()]).status();
+        match status {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("kill {name} {id}: {status}")),
+            Err(error) => Err(format!("kill {name} {id}: {error}")),
+        }
     }
 
     /// SIGKILL. An engine that had ended by itself is an error: nothing else may end it.
@@ -144,7 +195,9 @@ pub fn program() -> Result<PathBuf, String> {
 
 /// A free port on loopback, below the ephemeral range, so that no outgoing connection can take it between two starts.
 pub fn free_port(from: u16) -> Result<u16, String> {
-    (from..32_000)
+    // Two gates at the same time begin at different places.
+    let begin = from + (std::process::id() % 4_000) as u16;
+    (begin..32_000)
         .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .ok_or_else(|| "no free port".to_owned())
 }

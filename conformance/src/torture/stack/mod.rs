@@ -1,13 +1,17 @@
-//! Gates on the whole engine: Kafka and HTTP in, PostgreSQL and SQLite out, exporters, and processes killed on the way.
+//! Gates on the whole engine: every source in, every database and exporter out, and processes killed on the way.
 
+pub mod arms;
 pub mod config;
 pub mod engine;
 pub mod feed;
+pub mod fence;
 pub mod gate;
 mod ground;
 pub mod journal;
 pub mod judge;
+pub mod nemesis;
 pub mod oracle;
+pub mod poison;
 pub mod script;
 pub mod single;
 pub mod tables;

@@ -136,8 +136,13 @@ fn apply(item: &Item, end: &mut Expectation) -> Fate {
 
 #[cfg(test)]
 mod tests {
-    use super::super::script::{Lane, Script};
+    use super::super::arms::{FEW, Lane};
+    use super::super::script::Plan;
     use super::*;
+
+    fn script() -> impl Iterator<Item = Item> {
+        Plan { seed: 1, entities: 100, lanes: FEW.lanes }.script()
+    }
 
     fn item(index: u64, id: i64, act: Act) -> Item {
         Item { index, entity: 1, lane: Lane::Http, act, id }
@@ -202,13 +207,13 @@ mod tests {
     #[test]
     fn a_lost_item_shows() {
         let all: BTreeSet<u64> = (0..5_000).collect();
-        let whole = fold(Script::new(1, 100), &all);
+        let whole = fold(script(), &all);
         assert!(whole.users.len() > 50 && whole.orders.len() > 500 && whole.count(Fate::Waiting) > 0);
         // Whichever item is taken away, something is different.
         for lost in (0..5_000).step_by(97) {
             let mut rest = all.clone();
             rest.remove(&lost);
-            assert_ne!(fold(Script::new(1, 100), &rest), whole, "item {lost}");
+            assert_ne!(fold(script(), &rest), whole, "item {lost}");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use sqlx::{Connection, PgConnection, Row};
 
-use super::config::{HTTP_SOURCE, POSTGRES, Peers, SQLITE};
+use super::arms::{self, Lane, Peers, Server, Store};
 use super::engine::{self, Engine};
 use super::ground::Ground;
 use crate::torture::ledger::Outcome;
@@ -52,7 +52,7 @@ impl SingleGate {
             .map_err(|error| format!("a runtime: {error}"))?;
         runtime.block_on(async {
             let started = Instant::now();
-            let ground = Ground::prepare(self.name(), self.seed, peers).await?;
+            let ground = Ground::prepare(self.name(), self.seed, arms::FEW, peers).await?;
             let found = match self.moment {
                 Moment::ParkRedo => self.park_redo(&ground).await,
                 Moment::ParkFirst => self.park_first(&ground).await,
@@ -132,7 +132,7 @@ impl SingleGate {
         let mut engine = self.engine(ground, None)?;
         engine.start()?;
         engine.ready(PATIENCE).await?;
-        in_step(&engine, POSTGRES).await?;
+        in_step(&engine, Store::Postgres.route()).await?;
         let letters = engine.get("/v1/dlq?route=pg").await?;
         let status = engine.status().await?;
         engine.kill()?;
@@ -157,22 +157,22 @@ impl SingleGate {
             numbers(&mut database).await.ok().filter(|numbers| numbers == &[1]).map(|_| ())
         })
         .await?;
-        in_step(&engine, POSTGRES).await?;
+        in_step(&engine, Store::Postgres.route()).await?;
         let stolen = "UPDATE gravity_checkpoints SET owner = repeat('ab', 16) WHERE route = 'pg'";
         sql(&mut database, stolen).await?;
         publish(ground, "orderPlaced", r#"{"i":1,"order":{"entity":1,"number":2,"total":1}}"#).await?;
-        in_step(&engine, SQLITE).await?;
+        in_step(&engine, Store::Sqlite.route()).await?;
         // Either it stops, as it must, or the second order appears.
         let stopped = until("the route neither stopped nor went on", async || {
             let status = engine.status().await.ok()?;
-            let stopped = route(&status, POSTGRES)["state"] != "running";
+            let stopped = route(&status, Store::Postgres.route())["state"] != "running";
             let written = numbers(&mut database).await.ok()?.contains(&2);
             (stopped || written).then_some(stopped && !written)
         })
         .await?;
         let status = engine.status().await?;
         engine.kill()?;
-        let error = &route(&status, POSTGRES)["error"];
+        let error = &route(&status, Store::Postgres.route())["error"];
         if !stopped {
             return Err("the engine wrote over a checkpoint of another owner".to_owned());
         }
@@ -192,12 +192,12 @@ async fn begin(engine: &mut Engine, ground: &Ground) -> Result<PgConnection, Str
 
 /// Dead letters that are listed, and failed events that the route counts.
 fn parked(letters: &Value, status: &Value) -> (usize, Value) {
-    (letters.as_array().map_or(0, Vec::len), route(status, POSTGRES)["failed"].clone())
+    (letters.as_array().map_or(0, Vec::len), route(status, Store::Postgres.route())["failed"].clone())
 }
 
 /// Gives the event's sequence.
 async fn publish(ground: &Ground, event: &str, payload: &str) -> Result<i64, String> {
-    let url = format!("http://{}/v1/events/{HTTP_SOURCE}", ground.layout.listen);
+    let url = format!("http://{}/v1/events/{}", ground.layout.listen, Lane::Http.source());
     let body = format!(r#"{{"event":"{event}","key":"one","payload":{payload}}}"#);
     let request = engine::client()?.post(url).header("content-type", "application/json").body(body);
     let response = request.send().await.map_err(|error| format!("publishing: {error}"))?;
@@ -235,7 +235,7 @@ fn route<'a>(status: &'a Value, name: &str) -> &'a Value {
 }
 
 async fn connect_to_table(ground: &Ground, table: &str) -> Result<PgConnection, String> {
-    let url = ground.layout.postgres_url()?;
+    let url = ground.layout.database_url(Server::Postgres)?;
     let mut connection = PgConnection::connect(&url).await.map_err(|error| format!("PostgreSQL: {error}"))?;
     until(&format!("table {table} is not there"), async || {
         let there = sqlx::query("SELECT 1 FROM pg_tables WHERE tablename = $1").bind(table);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ColumnIndex, ConnectOptions, Connection, Decode, PgConnection, Row, Type};
+use sqlx::{AssertSqlSafe, ColumnIndex, ConnectOptions, Connection, Decode, MySqlConnection, PgConnection, Row, Type};
 
 use super::oracle::{Expectation, Order};
 use super::script::User;
@@ -33,6 +33,18 @@ pub async fn postgres(url: &str) -> Result<Tables, String> {
     let mut connection = PgConnection::connect(url).await.map_err(wrong)?;
     let users = sqlx::query("SELECT id, name, email, age, amount::text, active::int::bigint FROM users");
     let orders = sqlx::query("SELECT entity, number, total::text, state FROM orders");
+    let audit = sqlx::query("SELECT sequence, i FROM audit");
+    let users = users.fetch_all(&mut connection).await.map_err(wrong)?;
+    let orders = orders.fetch_all(&mut connection).await.map_err(wrong)?;
+    let audit = audit.fetch_all(&mut connection).await.map_err(wrong)?;
+    collect(&users, &orders, &audit).map_err(wrong)
+}
+
+pub async fn mariadb(url: &str) -> Result<Tables, String> {
+    let wrong = |error: sqlx::Error| format!("reading MariaDB: {error}");
+    let mut connection = MySqlConnection::connect(url).await.map_err(wrong)?;
+    let users = sqlx::query("SELECT id, name, email, age, CAST(amount AS CHAR), CAST(active AS SIGNED) FROM users");
+    let orders = sqlx::query("SELECT entity, number, CAST(total AS CHAR), state FROM orders");
     let audit = sqlx::query("SELECT sequence, i FROM audit");
     let users = users.fetch_all(&mut connection).await.map_err(wrong)?;
     let orders = orders.fetch_all(&mut connection).await.map_err(wrong)?;
@@ -149,19 +161,38 @@ impl Difference {
 }
 
 /// Makes the run's own database, empty.
-pub async fn create_database(server: &str, name: &str) -> Result<(), String> {
-    administer(server, &[format!("DROP DATABASE IF EXISTS {name}"), format!("CREATE DATABASE {name}")]).await
+pub async fn create_postgres(server: &str, name: &str) -> Result<(), String> {
+    on_postgres(server, &[format!("DROP DATABASE IF EXISTS {name}"), format!("CREATE DATABASE {name}")]).await
 }
 
-pub async fn drop_database(server: &str, name: &str) -> Result<(), String> {
-    administer(server, &[format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")]).await
+pub async fn drop_postgres(server: &str, name: &str) -> Result<(), String> {
+    on_postgres(server, &[format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")]).await
 }
 
-async fn administer(server: &str, statements: &[String]) -> Result<(), String> {
+/// Makes the run's own database, empty.
+pub async fn create_mariadb(server: &str, name: &str) -> Result<(), String> {
+    on_mariadb(server, &[format!("DROP DATABASE IF EXISTS {name}"), format!("CREATE DATABASE {name}")]).await
+}
+
+pub async fn drop_mariadb(server: &str, name: &str) -> Result<(), String> {
+    on_mariadb(server, &[format!("DROP DATABASE IF EXISTS {name}")]).await
+}
+
+async fn on_postgres(server: &str, statements: &[String]) -> Result<(), String> {
     let wrong = |error: sqlx::Error| format!("PostgreSQL: {error}");
     let mut connection = PgConnection::connect(server).await.map_err(wrong)?;
     for statement in statements {
         // The name is the gate's own: letters, digits and underscores.
+        sqlx::raw_sql(AssertSqlSafe(statement.clone())).execute(&mut connection).await.map_err(wrong)?;
+    }
+    Ok(())
+}
+
+async fn on_mariadb(server: &str, statements: &[String]) -> Result<(), String> {
+    let wrong = |error: sqlx::Error| format!("MariaDB: {error}");
+    let mut connection = MySqlConnection::connect(server).await.map_err(wrong)?;
+    for statement in statements {
+        // As above.
         sqlx::raw_sql(AssertSqlSafe(statement.clone())).execute(&mut connection).await.map_err(wrong)?;
     }
     Ok(())
