@@ -388,7 +388,7 @@ pub async fn s2_7_random_events_as_in_memory(place: &dyn Place) {
         } else {
             let op = if op == RowOp::Delete { RowOp::Upsert } else { op };
             let (mut set, mut row) = (Vec::new(), vec![id]);
-            for column in 1..5 {
+            for (column, name) in NAMES.into_iter().enumerate().skip(1) {
                 if roll(2) == 0 {
                     continue;
                 }
@@ -405,7 +405,7 @@ pub async fn s2_7_random_events_as_in_memory(place: &dyn Place) {
                     _ => (&[Set, Append, Append], json(["[1]", "[]", "[{\"a\":2}]", "[3,4]"][roll(4) as usize])),
                 };
                 let of = ops[roll(ops.len() as u64) as usize];
-                set.push((NAMES[column], of));
+                set.push((name, of));
                 row.push(match of {
                     Set if roll(6) == 0 => Value::Null,
                     Set if column == 4 && roll(3) == 0 => json("{\"no\":\"list\"}"),
