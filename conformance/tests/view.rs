@@ -46,6 +46,7 @@ macro_rules! everywhere {
             joins::s2_7_rolled_back_sums_did_not_happen,
             joins::s2_7_ten_thousand_sums,
             joins::s2_7_no_insert_joins,
+            joins::s2_7_random_events_as_in_memory,
             hostile::t1_ten_thousand_hostile_strings,
             hostile::a_nul_in_text_is_kept_or_refused,
             hostile::t5_huge_values_are_refused,

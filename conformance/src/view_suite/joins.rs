@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use gravity_connectors::memory::view::MemoryViews;
 use gravity_model::change::{ColumnOp, ColumnSet, RowGroup, RowOp, Step};
-use gravity_model::port::view::{Applied, EventOutcome};
+use gravity_model::port::view::{Applied, EventOutcome, ViewStore};
 use gravity_model::shape::SharedShape;
 use gravity_model::{ChangeBatch, ColumnType, FaultKind, Value, decimal};
 
@@ -356,4 +357,90 @@ pub async fn s2_7_postgres_own_types(place: &PostgresPlace) {
     write(&*store, &mut now, &other).await.expect("set");
     let fault = refused(write(&*store, &mut now, &with(RowOp::Upsert, "j", ColumnOp::Append, json("[1]"))).await);
     assert_eq!(fault.code, "22023", "{fault}");
+}
+
+/// Events without plan, one after the other: applied here and refused there as in memory, with the same rows afterwards.
+pub async fn s2_7_random_events_as_in_memory(place: &dyn Place) {
+    use ColumnOp::{Add, Append, Max, Min, Set};
+    const WORDS: [&str; 5] = ["i64", "i16", "decimal(4,1)", "varchar(5)", "json"];
+    const NAMES: [&str; 5] = ["id", "small", "money", "words", "list"];
+    let (store, mut now) = attached(place).await;
+    let columns: Vec<(&str, &str)> = NAMES.into_iter().zip(WORDS).collect();
+    let shape = proposed(place, "dice", &columns, &["id"]).await;
+    let memory = MemoryViews::new();
+    memory.put_table((*shape).clone());
+    super::attach(&memory, &now).await;
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut roll = |sides: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) % sides
+    };
+    let (mut applied, mut refused) = (0, 0);
+    let mut here = store.begin(std::slice::from_ref(&now)).await.expect("begin");
+    let mut there = memory.begin(std::slice::from_ref(&now)).await.expect("begin");
+    for event in 0..400 {
+        let op = [RowOp::Upsert, RowOp::Upsert, RowOp::UpdateElseInsert, RowOp::Patch, RowOp::Delete][roll(5) as usize];
+        let id = int(roll(4) as i64);
+        let changes = if op == RowOp::Delete && roll(4) > 0 {
+            steps(&shape, vec![group(&shape, RowOp::Delete, &[], &[], vec![vec![id]])])
+        } else {
+            let op = if op == RowOp::Delete { RowOp::Upsert } else { op };
+            let (mut set, mut row) = (Vec::new(), vec![id]);
+            for (column, name) in NAMES.into_iter().enumerate().skip(1) {
+                if roll(2) == 0 {
+                    continue;
+                }
+                let number = roll(40_000) as i64 - 15_000;
+                let (ops, value): (&[ColumnOp], Value) = match column {
+                    1 => (&[Set, Add, Add, Min, Max], int(number)),
+                    2 => (
+                        &[Set, Add, Add, Min, Max],
+                        Value::Decimal(
+                            decimal::canonical(&format!("{}.{}", number / 40, roll(10))).expect("digits").into(),
+                        ),
+                    ),
+                    3 => (&[Set, Min, Max, Append, Append], text(["", "a", "é", "b ", "Z", "zz"][roll(6) as usize])),
+                    _ => (&[Set, Append, Append], json(["[1]", "[]", "[{\"a\":2}]", "[3,4]"][roll(4) as usize])),
+                };
+                let of = ops[roll(ops.len() as u64) as usize];
+                set.push((name, of));
+                row.push(match of {
+                    Set if roll(6) == 0 => Value::Null,
+                    Set if column == 4 && roll(3) == 0 => json("{\"no\":\"list\"}"),
+                    _ => value,
+                });
+            }
+            steps(&shape, vec![joining(&shape, op, &set, vec![row])])
+        };
+        let want = there.apply_event(&changes).await.expect("an answer");
+        let found = here.apply_event(&changes).await.expect("an answer");
+        match (&want, &found) {
+            (EventOutcome::Applied(want), EventOutcome::Applied(found)) => {
+                assert_eq!(want, found, "event {event}: {changes:?}");
+                applied += 1;
+            }
+            (EventOutcome::Refused(_), EventOutcome::Refused(_)) => refused += 1,
+            _ => panic!("event {event}: {want:?} in memory, {found:?} here: {changes:?}"),
+        }
+    }
+    now = at(&now, 400);
+    here.commit(std::slice::from_ref(&now)).await.expect("commit");
+    there.commit(std::slice::from_ref(&now)).await.expect("commit");
+    assert!(applied > 200 && refused > 10, "{applied} applied, {refused} refused");
+    let found: Vec<Vec<Option<String>>> = place.rows("dice", &NAMES).await;
+    let plainly = |row: Vec<Option<String>>| {
+        let cells = row.into_iter().zip(WORDS);
+        cells.map(|(cell, word)| cell.map(|shown| plain(place, word, &shown))).collect::<Vec<_>>()
+    };
+    let mut want: Vec<Vec<Option<String>>> = memory
+        .rows("dice")
+        .iter()
+        .map(|row| row.iter().zip(WORDS).map(|(v, w)| wanted(place, w, v)).collect())
+        .collect();
+    let mut found: Vec<_> = found.into_iter().map(plainly).collect();
+    want.sort();
+    found.sort();
+    assert_eq!(found, want);
 }

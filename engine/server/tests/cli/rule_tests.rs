@@ -171,6 +171,7 @@ fn s2_7_ops_are_played() {
     dir.write("rules.json", &rules(r#", "type": "decimal(3,2)""#));
     run(["test", "-c", &dir.text()]).expect(0);
     // Without a type there is no number to add to, and that is said with the rule's place.
+    dir.write("databases.json", r#"{"databases": {"db1": {"type": "sqlite", "path": "views.db"}}}"#);
     dir.write("rules.json", &rules(""));
     let ended = run(["test", "-c", &dir.text()]).expect(1);
     assert!(ended.err.contains("rules.json:3") && ended.err.contains("`add` does not work on json"), "{}", ended.err);
