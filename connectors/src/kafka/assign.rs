@@ -89,6 +89,12 @@ impl Reader {
             topic_id: self.identity.id_of(&partition.0),
         };
         let (slot, begin) = slots::resolve(&self.reading.source, positions, shown, self.reading.start, grown)?;
+        // Sabotage: the broker's word counts, not the log's.
+        if failpoint::sabotaged("kafka.trust_the_group")
+            && let Some(offset) = self.committed(partition)
+        {
+            return Ok((slot, Begin::At { offset, leader_epoch: None }));
+        }
         if matches!(begin, Begin::At { .. }) {
             return Ok((slot, begin));
         }
@@ -107,6 +113,17 @@ impl Reader {
         Ok((slot, Begin::At { offset, leader_epoch: None }))
     }
 
+    /// Where the group stands on the broker: for a sabotage only, the log says where to begin.
+    fn committed(&self, partition: &Partition) -> Option<u64> {
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition(&partition.0, partition.1);
+        let found = self.consumer.committed_offsets(list, ASK_LIMIT).ok()?;
+        match found.elements().first()?.offset() {
+            Offset::Offset(offset) => u64::try_from(offset).ok(),
+            _ => None,
+        }
+    }
+
     fn present_end(&self, partition: &Partition) -> Result<u64, Fault> {
         let (_, high) = self
             .consumer
@@ -117,8 +134,6 @@ impl Reader {
 
     fn add(&self, list: &mut TopicPartitionList, partition: &Partition, begin: Begin) -> Result<(), Fault> {
         let (offset, leader_epoch) = match begin {
-            // Sabotage: the broker's word counts, not the log's.
-            _ if failpoint::sabotaged("kafka.trust_the_group") => (Offset::Stored, None),
             Begin::At { offset, leader_epoch } => {
                 (Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX)), leader_epoch)
             }
