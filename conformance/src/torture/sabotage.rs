@@ -121,7 +121,7 @@ const ALL: [Sabotage; 10] = [
         wrong: "begins a partition where its consumer group stands",
         gate: Gate::Rebalance,
         wider: "",
-        sign: "was acknowledged and is not in the log",
+        sign: "acknowledged items not in the log",
     },
 ];
 

@@ -102,6 +102,12 @@ impl Reader {
         let found =
             slots::resolve(&self.reading.source, positions, shown, self.reading.start, grown, accept.recreated)?;
         let (slot, begin) = (found.slot, found.begin);
+        // Sabotage: the broker's word counts, not the log's.
+        if failpoint::sabotaged("kafka.trust_the_group")
+            && let Some(offset) = self.committed(partition)
+        {
+            return Ok(Taken { slot, begin: Begin::At { offset, leader_epoch: None }, found: None });
+        }
         if let Some((former, next)) = found.former {
             // The group's commits are of the topic that is gone: no hint of where to begin in this one.
             let (low, _) = self.watermarks(partition)?;
@@ -137,6 +143,17 @@ impl Reader {
         Ok(Taken { slot, begin: Begin::At { offset: low, leader_epoch: None }, found: Some(found) })
     }
 
+    /// Where the group stands on the broker: for a sabotage only, the log says where to begin.
+    fn committed(&self, partition: &Partition) -> Option<u64> {
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition(&partition.0, partition.1);
+        let found = self.consumer.committed_offsets(list, ASK_LIMIT).ok()?;
+        match found.elements().first()?.offset() {
+            Offset::Offset(offset) => u64::try_from(offset).ok(),
+            _ => None,
+        }
+    }
+
     /// First offset that the broker has, and the one behind its last.
     fn watermarks(&self, partition: &Partition) -> Result<(u64, u64), Fault> {
         let (low, high) = self
@@ -148,8 +165,6 @@ impl Reader {
 
     fn add(&self, list: &mut TopicPartitionList, partition: &Partition, begin: Begin) -> Result<(), Fault> {
         let (offset, leader_epoch) = match begin {
-            // Sabotage: the broker's word counts, not the log's.
-            _ if failpoint::sabotaged("kafka.trust_the_group") => (Offset::Stored, None),
             Begin::At { offset, leader_epoch } => {
                 (Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX)), leader_epoch)
             }
