@@ -11,6 +11,8 @@ VERSION=$(sed -n 's/.*FerretDB\/FerretDB v\([^ ]*\).*/\1/p' "$MODULE_DIR/go.mod"
 BIN_DIR=$WORK/bin/ferretdb-$VERSION
 BIN=$BIN_DIR/ferretdb
 DATABASE=ferretdb
+# The client that tests read with.
+PYMONGO=4.20.1
 
 # Debian's Go is too old to fetch the one that go.mod names; 1.21 and newer fetch it by themselves.
 lacking() {
@@ -25,6 +27,18 @@ lacking() {
 missing_packages() { server postgres packages_of; }
 
 install() {
+  build
+  pymongo
+}
+
+# Tests that read with it say that they are skipped where it cannot be had.
+pymongo() {
+  PYTHONPATH=$WORK/python python3 -c 'import pymongo' 2>/dev/null && return
+  python3 -m pip install -q --target "$WORK/python" "pymongo==$PYMONGO" </dev/null >>"$LOG_FILE" 2>&1 9>&- ||
+    say "ferretdb: no pymongo could be installed ($LOG_FILE)"
+}
+
+build() {
   [[ -x $BIN ]] && return
   say "building FerretDB $VERSION"
   local part=$BIN_DIR.part-$$

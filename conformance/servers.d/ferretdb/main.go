@@ -17,7 +17,7 @@ func main() {
 		slog.Error("usage: ferretdb LISTEN-ADDRESS POSTGRES-URL")
 		os.Exit(2)
 	}
-	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	server, err := ferretdb.New(&ferretdb.Config{
 		Listener:      ferretdb.ListenerConfig{TCP: os.Args[1]},
 		Logger:        logger,

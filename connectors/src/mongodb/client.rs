@@ -182,6 +182,16 @@ impl Server {
         self.limited(run, doing).await?.map_err(|error| fault(error, doing))
     }
 
+    /// A fault unless the collection is there: a write would make it in silence.
+    pub async fn expect_collection(&self, name: &str) -> Result<(), Fault> {
+        let doing = format!("look for collection {name}");
+        let command = doc! { "listCollections": 1, "filter": { "name": name }, "nameOnly": true };
+        if self.list(command, &doing).await?.is_empty() {
+            return Err(Fault::new(FaultKind::Misconfigured, "live/no-table", doing, "no such collection"));
+        }
+        Ok(())
+    }
+
     /// True when a filter meets a document.
     pub async fn any(&self, collection: &str, filter: Document, doing: &str) -> Result<bool, Fault> {
         let command = doc! { "find": collection, "filter": filter, "limit": 1_i64, "singleBatch": true };

@@ -44,9 +44,13 @@ pub(super) fn fault(error: Error, doing: impl Into<String>) -> Fault {
             (kind_of(command.code), command.code.to_string().into(), command.message.clone())
         }
         ErrorKind::Authentication { message, .. } => (FaultKind::Misconfigured, "18".into(), message.clone()),
-        ErrorKind::InvalidArgument { message, .. } => (FaultKind::Misconfigured, "configuration".into(), message.clone()),
+        ErrorKind::InvalidArgument { message, .. } => {
+            (FaultKind::Misconfigured, "configuration".into(), message.clone())
+        }
         ErrorKind::InvalidTlsConfig { message, .. } => (FaultKind::Misconfigured, "tls".into(), message.clone()),
-        ErrorKind::IncompatibleServer { message, .. } => (FaultKind::Misconfigured, "live/server".into(), message.clone()),
+        ErrorKind::IncompatibleServer { message, .. } => {
+            (FaultKind::Misconfigured, "live/server".into(), message.clone())
+        }
         ErrorKind::SessionsNotSupported => (FaultKind::Misconfigured, "live/server".into(), error.to_string()),
         // The driver found no server that answers: it says for each of them why, a refused login among that.
         ErrorKind::ServerSelection { message, .. } => (FaultKind::Disconnected, "unreachable".into(), message.clone()),

@@ -3,7 +3,7 @@
 //! Two series of chunks per batch: `redo` in the order of the writes, `undo` the documents as they were, same order. A
 //! checkpoint that names the journal makes it binding; chunks that no checkpoint names are rubbish.
 
-use gravity_model::{Fault, FaultKind};
+use gravity_model::{Fault, FaultKind, failpoint};
 use mongodb::bson::{Bson, Document, doc};
 
 use super::bookkeeping::{JOURNAL, update};
@@ -155,6 +155,9 @@ async fn chunk(server: &Server, reference: &Reference, series: &str, number: u32
 
 /// A document that the batch has not written yet: whoever is newer, or did the same write before, is left alone.
 fn older(id: &Bson, through: i64) -> Document {
+    if failpoint::sabotaged("mongodb.no_guard") {
+        return doc! { "_id": id.clone() };
+    }
     doc! { "_id": id.clone(), MARK: { "$not": { "$gte": through } } }
 }
 

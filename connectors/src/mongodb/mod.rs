@@ -121,6 +121,7 @@ impl ViewStore for MongoViews {
     async fn has_rows(&self, table: &str) -> Result<bool, Fault> {
         let name = collection_name(table)?;
         let server = self.shared.connections.server().await?;
+        server.expect_collection(&name).await?;
         let filter = doc! { overlay::DELETED: { "$exists": false } };
         server.any(&name, filter, &format!("look for documents in {name}")).await
     }

@@ -54,14 +54,31 @@ pub(super) fn live(document: Option<&Document>) -> Option<&Document> {
     document.filter(|document| !document.contains_key(DELETED))
 }
 
-/// Bytes that are equal where the server takes two `_id` for one: of our own making, so of one width and spelling each.
+/// Bytes that are equal where the server takes two `_id` for one: it compares numbers, whatever their width.
 pub(super) fn bytes_of(id: &Bson) -> Vec<u8> {
-    doc! { "": id.clone() }.to_vec().unwrap_or_default()
+    doc! { "": widened(id) }.to_vec().unwrap_or_default()
+}
+
+fn widened(id: &Bson) -> Bson {
+    /// Below it every whole number is a double.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match id {
+        Bson::Int32(number) => Bson::Int64(i64::from(*number)),
+        Bson::Double(number) if number.fract() == 0.0 && number.abs() < EXACT => Bson::Int64(*number as i64),
+        Bson::Document(parts) => {
+            Bson::Document(parts.iter().map(|(name, part)| (name.clone(), widened(part))).collect())
+        }
+        other => other.clone(),
+    }
 }
 
 impl Overlay {
     pub fn is_empty(&self) -> bool {
         self.collections.iter().all(|(_, c)| !c.cleared && c.entries.iter().all(|e| !e.touched))
+    }
+
+    pub fn knows(&self, name: &str) -> bool {
+        self.collections.iter().any(|(n, _)| n == name)
     }
 
     pub fn collection(&mut self, name: &str) -> usize {
@@ -101,6 +118,8 @@ impl Overlay {
             let bytes = bytes_of(&id);
             let before = by_id.remove(&bytes);
             let now = live(before.as_ref()).filter(|_| !collection.cleared).cloned();
+            // Of one value, perhaps of another width: the document keeps its own.
+            let id = before.as_ref().and_then(|document| document.get("_id").cloned()).unwrap_or(id);
             collection.places.insert(bytes, collection.entries.len());
             collection.entries.push(Entry { id, before, now, touched: false });
         }

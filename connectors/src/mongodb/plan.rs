@@ -42,17 +42,24 @@ fn write(entry: &Entry) -> Option<Write> {
         (None, None) => return None,
         (Some(_), None) => Action::Remove,
         (Some(before), Some(now)) => Action::Set(changed(before, now)),
-        (None, Some(now)) if entry.before.is_some() => Action::Replace(now.clone()),
-        (None, Some(now)) => Action::Insert(now.clone()),
+        (None, Some(now)) if entry.before.is_some() => Action::Replace(whole(entry, now)),
+        (None, Some(now)) => Action::Insert(whole(entry, now)),
     };
     // A document that was deleted and made again in one transaction has lost the fields that it does not name.
     let action = match (action, &entry.before, &entry.now) {
         (Action::Set(_), Some(before), Some(now)) if before.keys().any(|name| is_lost(name, now)) => {
-            Action::Replace(now.clone())
+            Action::Replace(whole(entry, now))
         }
         (action, _, _) => action,
     };
     Some(Write { id: entry.id.clone(), before: entry.before.clone(), action })
+}
+
+/// Under the `_id` that the server has, whose number may be of another width.
+fn whole(entry: &Entry, now: &Document) -> Document {
+    let mut document = now.clone();
+    document.insert("_id", entry.id.clone());
+    document
 }
 
 fn is_lost(name: &str, now: &Document) -> bool {
@@ -62,7 +69,7 @@ fn is_lost(name: &str, now: &Document) -> bool {
 /// Fields whose value is another one now.
 fn changed(before: &Document, now: &Document) -> Document {
     now.iter()
-        .filter(|(name, value)| before.get(name) != Some(value))
+        .filter(|(name, value)| *name != "_id" && before.get(name) != Some(value))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect()
 }

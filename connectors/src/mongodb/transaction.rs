@@ -72,6 +72,9 @@ impl MongoTransaction {
             for column in &table.shape.columns {
                 reserved_column(&table.shape, &column.name)?;
             }
+            if !self.overlay.knows(&name) {
+                self.server.expect_collection(&name).await?;
+            }
             let collection = self.overlay.collection(&name);
             for (s, step) in table.steps.iter().enumerate() {
                 match step {

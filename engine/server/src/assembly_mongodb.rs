@@ -4,7 +4,7 @@ use gravity_connectors::mongodb::{MongoOptions, MongoPlace, MongoViews};
 
 use crate::assembly::{TlsPaths, bookkeeping, exposed};
 use crate::config::database::MongoDbKeys;
-use crate::config::{Config, Protection};
+use crate::config::{Config, Protection, is_loopback};
 
 /// Where no port is given.
 const PORT: u16 = 27_017;
@@ -41,6 +41,47 @@ pub fn place(keys: &MongoDbKeys) -> String {
         (Some(uri), _) => format!("mongodb {} {name}", blake3::hash(uri.expose().as_bytes())),
         (None, host) => {
             format!("mongodb {}:{}/{name}", host.as_deref().unwrap_or_default(), keys.port.unwrap_or(PORT))
+        }
+    }
+}
+
+/// Hosts off this machine that a connection string speaks with unencrypted; never its credentials.
+pub fn open_hosts(uri: &str) -> Vec<String> {
+    let (scheme, rest) = uri.split_once("://").unwrap_or(("", uri));
+    let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
+    let set = |wanted: &str| {
+        let mut pairs = options.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.any(|(key, value)| ["tls", "ssl"].contains(&key.to_ascii_lowercase().as_str()) && value == wanted)
+    };
+    let encrypted = if scheme == "mongodb+srv" { !set("false") } else { set("true") };
+    if encrypted {
+        return Vec::new();
+    }
+    let place = place.split('/').next().unwrap_or_default();
+    let hosts = place.rsplit_once('@').map_or(place, |(_, hosts)| hosts);
+    let name = |host: &str| match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name.to_owned(),
+        _ => host.to_owned(),
+    };
+    hosts.split(',').map(name).filter(|host| !host.is_empty() && !is_loopback(host)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unencrypted_hosts_are_named_without_credentials() {
+        for (uri, open) in [
+            ("mongodb://u:p@db.example.com:27017,127.0.0.1/d", &["db.example.com"][..]),
+            ("mongodb://db.example.com/d?tls=true", &[]),
+            ("mongodb://db.example.com/d?replicaSet=r&SSL=true", &[]),
+            ("mongodb://localhost:1/d", &[]),
+            ("mongodb://[::1]:1/d", &[]),
+            ("mongodb+srv://u:p@db.example.com/d", &[]),
+            ("mongodb+srv://u:p@db.example.com/d?tls=false", &["db.example.com"]),
+        ] {
+            assert_eq!(open_hosts(uri), open, "{uri}");
         }
     }
 }

@@ -210,7 +210,15 @@ pub fn database(entry: &DatabaseEntry, checking: &mut Checking<'_>) {
                     let message = "a mongodb entry needs `uri`, or `host` and `dbName`";
                     checking.refuse_key(gravity_rules::codes::MISSING_KEY, "", message, None);
                 }
-                (Some(_), None) => secret("uri", checking),
+                (Some(uri), None) => {
+                    secret("uri", checking);
+                    let open = crate::assembly_mongodb::open_hosts(uri.expose());
+                    if !open.is_empty() {
+                        let message = format!("`{}` speaks unencrypted with {}", checking.name, open.join(", "));
+                        let hint = "`tls=true` in `uri` where the network is not yours alone";
+                        checking.warn(codes::PLAINTEXT, "uri", message, Some(hint));
+                    }
+                }
                 (None, Some(host)) => {
                     server(host, keys.username.as_deref(), keys.password.is_some(), &keys.transport, checking);
                 }
