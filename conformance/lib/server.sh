@@ -2,7 +2,8 @@
 # shellcheck shell=bash
 #
 # A server file sets VARIABLE (the environment variable that names the server for tests), address (its value for
-# our own), and defines missing_packages, install, start, ready. It may override lacking, stop_signal, stop, crash, own_dir.
+# our own), and defines missing_packages, install, start, ready. It may override lacking, stop_signal, stop, crash, own_dir, forget
+# (what `wipe` removes outside of the folder).
 
 # Folder of the server's data, log and pid file. Our callers set NAME.
 HOME_DIR=$WORK/servers/$NAME

@@ -1,7 +1,8 @@
-//! The view contract over the memory double, SQLite, PostgreSQL and MariaDB; over MySQL where there is one.
+//! The view contract over the memory double, SQLite, PostgreSQL, MariaDB and MongoDB (FerretDB in its place); over MySQL where
+//! there is one.
 
 use gravity_conformance::view_contract;
-use gravity_conformance::view_suite::{MemoryPlace, MySqlPlace, PostgresPlace, SqlitePlace};
+use gravity_conformance::view_suite::{MemoryPlace, MongoPlace, MySqlPlace, PostgresPlace, SqlitePlace};
 
 /// Every test of the suite that all of them run.
 macro_rules! everywhere {
@@ -137,6 +138,23 @@ everywhere!(mysql, MySqlPlace::mysql();
     mysql_only::a_claim_is_for_the_physical_table,
 );
 
+everywhere!(mongodb, MongoPlace::new();
+    mongodb_only::an_older_event_never_wins,
+    mongodb_only::deleted_documents_leave_a_mark_for_a_while,
+    mongodb_only::a_refused_batch_is_taken_back_whole,
+    mongodb_only::a_truncation_is_taken_back_with_its_batch,
+    mongodb_only::sums_are_exact_through_a_cut,
+    mongodb_only::two_who_find_a_cut_batch_come_to_one_end,
+    mongodb_only::who_was_taken_over_from_writes_nothing,
+    mongodb_only::lanes_need_a_replica_set,
+    mongodb_only::t4_values_are_never_operators,
+    mongodb_only::keys_stand_in_the_id,
+    mongodb_only::marks_of_another_log_are_forgotten,
+    mongodb_only::live_findings,
+    mongodb_only::wrong_places_are_misconfigured_or_away,
+    mongodb_only::manual_bookkeeping_is_never_made,
+);
+
 /// A server of each test's own.
 mod mariadb_server {
     use gravity_conformance::view_suite::mysql_server;
@@ -172,7 +190,7 @@ fn with_failpoints(test: &str, failpoints: &str) -> Option<bool> {
     (!said.contains("skipped:")).then(|| output.status.success())
 }
 
-const PLACES: [&str; 4] = ["memory", "sqlite", "postgres", "mariadb"];
+const PLACES: [&str; 5] = ["memory", "sqlite", "postgres", "mariadb", "mongodb"];
 
 #[test]
 fn v1_cuts_at_commit_keep_rows_and_checkpoint_together() {
@@ -192,6 +210,23 @@ fn v1_cuts_at_commit_keep_rows_and_checkpoint_together() {
     }
 }
 
+/// A stand-alone MongoDB has a third moment, between its journal and its rows.
+#[test]
+fn v1_cuts_of_a_journalled_batch_lose_and_double_nothing() {
+    for test in [
+        "v1_rows_and_checkpoint_survive_a_cut_together",
+        "sums_are_exact_through_a_cut",
+        "two_who_find_a_cut_batch_come_to_one_end",
+    ] {
+        for point in ["view.after_journal=fail", "view.after_journal=fail@2", "view.before_commit=fail@2"] {
+            match with_failpoints(&format!("mongodb::{test}"), point) {
+                Some(passed) => assert!(passed, "{test} with {point}"),
+                None => println!("skipped: mongodb, {point}"),
+            }
+        }
+    }
+}
+
 /// The sabotages that the suite must notice: a gate that cannot fail shows nothing.
 #[test]
 fn sabotaged_stores_are_caught() {
@@ -200,10 +235,13 @@ fn sabotaged_stores_are_caught() {
         ("sqlite", "v1_rows_and_checkpoint_survive_a_cut_together", apart),
         ("postgres", "v1_rows_and_checkpoint_survive_a_cut_together", apart),
         ("mariadb", "v1_rows_and_checkpoint_survive_a_cut_together", apart),
+        ("mongodb", "v1_rows_and_checkpoint_survive_a_cut_together", apart),
         ("memory", "begin_compares_each_part", "view.cas_without_owner=sabotage"),
         ("sqlite", "begin_compares_each_part", "view.cas_without_owner=sabotage"),
         ("postgres", "begin_compares_each_part", "view.cas_without_owner=sabotage"),
         ("mariadb", "begin_compares_each_part", "view.cas_without_owner=sabotage"),
+        ("mongodb", "begin_compares_each_part", "view.cas_without_owner=sabotage"),
+        ("mongodb", "an_older_event_never_wins", "mongodb.no_guard=sabotage"),
     ] {
         match with_failpoints(&format!("{place}::{part}"), sabotage) {
             Some(passed) => assert!(!passed, "{place}: {part} did not notice {sabotage}"),

@@ -7,6 +7,8 @@ pub mod http;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod memory;
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
 #[cfg(feature = "sql")]
 pub mod mysql;
 #[cfg(feature = "nats")]
@@ -17,9 +19,9 @@ pub mod postgres;
 mod printable;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
-#[cfg(feature = "sql")]
+#[cfg(any(feature = "sql", feature = "mongodb"))]
 mod sql;
-#[cfg(feature = "sql")]
+#[cfg(any(feature = "sql", feature = "mongodb"))]
 pub use sql::Bookkeeping;
 #[cfg(feature = "sql")]
 pub mod sqlite;

@@ -169,7 +169,7 @@ pub async fn insert_of_the_same_row_counts_as_written(place: &dyn Place) {
     ] {
         let changes = batch(&users, RowOp::Insert, &both, vec![other, vec![int(9), text("new"), Value::Null]]);
         let fault = refused(write(&*store, &mut now, &changes).await);
-        assert!(["23505", "SQLITE_CONSTRAINT_PRIMARYKEY", "1062"].contains(&&*fault.code), "{why}: {fault}");
+        assert!(["23505", "SQLITE_CONSTRAINT_PRIMARYKEY", "1062", "11000"].contains(&&*fault.code), "{why}: {fault}");
     }
     let other = batch(
         &users,
@@ -218,7 +218,7 @@ pub async fn o29_one_long_text_among_ten_thousand(place: &dyn Place) {
     let fault = refused(
         write(&*store, &mut now, &batch(&short, RowOp::Upsert, &["code"], (0..10_000).map(row).collect())).await,
     );
-    assert!(["22001", "SQLITE_CONSTRAINT_CHECK", "1406"].contains(&&*fault.code), "{fault}");
+    assert!(["22001", "SQLITE_CONSTRAINT_CHECK", "1406", "map/too-long"].contains(&&*fault.code), "{fault}");
     assert_eq!(place.rows("short", &["id"]).await, table(&[]));
     let mut transaction = store.begin(std::slice::from_ref(&now)).await.expect("begin");
     let good: Vec<_> = (0..10_000).filter(|i| *i != 7_777).map(row).collect();
@@ -388,7 +388,7 @@ pub async fn another_unique_key_is_a_refusal(place: &dyn Place) {
             _ => batch(&users, op, &["email"], row(3, "b")),
         };
         let fault = refused(write(&*store, &mut now, &changes).await);
-        assert!(["23505", "SQLITE_CONSTRAINT_UNIQUE", "1062"].contains(&&*fault.code), "{op:?}: {fault}");
+        assert!(["23505", "SQLITE_CONSTRAINT_UNIQUE", "1062", "11000"].contains(&&*fault.code), "{op:?}: {fault}");
         assert_eq!(place.rows("users", &["id", "email"]).await, want, "{op:?}");
     }
     // Two rows swap their unique values: one statement cannot; the caller then goes event by event.
@@ -442,6 +442,13 @@ pub async fn large_groups_are_split(place: &dyn Place) {
 pub async fn v8_missing_tables_and_columns_stop_the_route(place: &dyn Place) {
     let (store, mut now) = attached(place).await;
     let users = made(place, &*store, &USERS).await;
+    let absent = std::sync::Arc::new(gravity_model::TableShape { table: "absent".to_owned(), ..(*users).clone() });
+    let changes = batch(&absent, RowOp::Upsert, &["name"], vec![vec![int(1), text("x")]]);
+    assert_eq!(kind(write(&*store, &mut now, &changes).await), FaultKind::Misconfigured);
+    assert_eq!(kind(store.has_rows("absent").await), FaultKind::Misconfigured);
+    if place.dialect() == super::Dialect::Mongodb {
+        return; // Documents have whatever fields they have.
+    }
     let mut newer = (*users).clone();
     newer.columns.push(gravity_model::ColumnShape { name: "gone".to_owned(), ..newer.columns[1].clone() });
     let newer = std::sync::Arc::new(newer);
@@ -450,10 +457,6 @@ pub async fn v8_missing_tables_and_columns_stop_the_route(place: &dyn Place) {
     let mut transaction = store.begin(std::slice::from_ref(&now)).await.expect("begin");
     assert_eq!(kind(transaction.apply_event(&changes).await), FaultKind::Misconfigured, "not Refused");
     transaction.rollback().await;
-    let absent = std::sync::Arc::new(gravity_model::TableShape { table: "absent".to_owned(), ..(*users).clone() });
-    let changes = batch(&absent, RowOp::Upsert, &["name"], vec![vec![int(1), text("x")]]);
-    assert_eq!(kind(write(&*store, &mut now, &changes).await), FaultKind::Misconfigured);
-    assert_eq!(kind(store.has_rows("absent").await), FaultKind::Misconfigured);
 }
 
 /// An empty batch still moves the checkpoint.

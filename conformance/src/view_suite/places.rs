@@ -1,4 +1,4 @@
-//! The kinds of place, and how each is read back without the code under test. MySQL's are in `places_mysql`.
+//! The kinds of place, and how each is read back without the code under test. MySQL's are in `places_mysql`, MongoDB's in `places_mongodb`.
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -20,6 +20,8 @@ pub enum Dialect {
     Postgres,
     /// Both flavors.
     Mysql,
+    /// MongoDB, and FerretDB in its place.
+    Mongodb,
 }
 
 /// The double.

@@ -1,13 +1,19 @@
 //! What the SQL databases share: names, statement text, bookkeeping rows and the text forms of values.
 //!
-//! Nothing here opens a connection.
+//! Nothing here opens a connection. MongoDB shares the names and the bookkeeping's comparisons.
 
+#[cfg(feature = "sql")]
 pub(crate) mod bookkeeping;
+pub(crate) mod checkpoint;
+#[cfg(feature = "sql")]
 pub(crate) mod inspect;
 pub(crate) mod join;
 pub(crate) mod name;
+#[cfg(feature = "sql")]
 pub(crate) mod rows;
+#[cfg(feature = "sql")]
 pub(crate) mod statement;
+#[cfg(feature = "sql")]
 pub(crate) mod text;
 
 /// Whether the bookkeeping tables are made when they are missing.

@@ -23,6 +23,7 @@ use gravity_model::{Fault, FaultKind, LogId};
 use gravity_rules::diagnose::{Finding, Findings, Severity};
 use gravity_rules::{Context, DatabaseContext, DatabaseKind, Ddl as RulesDdl, RuleSet};
 
+use crate::assembly_mongodb;
 use crate::assembly_nats;
 use crate::assembly_rabbitmq;
 use crate::config::database::{Bookkeeping, DatabaseEntry, Ddl, MySqlKeys, PostgresKeys, RouteKeys, SqliteKeys};
@@ -95,16 +96,11 @@ pub fn store(config: &Config, entry: &DatabaseEntry) -> Result<Arc<dyn ViewStore
         DatabaseEntry::Postgres(keys) => Ok(Arc::new(PostgresViews::new(postgres(config, keys))?)),
         DatabaseEntry::Sqlite(keys) => Ok(Arc::new(SqliteViews::new(sqlite(config, keys))?)),
         DatabaseEntry::MySql(keys) => Ok(Arc::new(MySqlViews::new(mysql(config, keys)))),
-        DatabaseEntry::MongoDb(_) => Err(lacking(entry.kind())),
+        DatabaseEntry::MongoDb(keys) => Ok(Arc::new(assembly_mongodb::store(config, keys))),
     }
 }
 
-fn lacking(kind: &str) -> Fault {
-    let detail = format!("{kind} is not in this build");
-    Fault::new(FaultKind::Misconfigured, codes::NOT_BUILT, "assemble the engine", detail)
-}
-
-fn bookkeeping(keys: &RouteKeys) -> BookkeepingMode {
+pub(crate) fn bookkeeping(keys: &RouteKeys) -> BookkeepingMode {
     match keys.bookkeeping {
         Some(Bookkeeping::Manual) => BookkeepingMode::Manual,
         None => BookkeepingMode::Auto,
@@ -150,7 +146,7 @@ fn sqlite(config: &Config, keys: &SqliteKeys) -> SqliteOptions {
     options
 }
 
-fn exposed(secret: &Option<Secret>) -> String {
+pub(crate) fn exposed(secret: &Option<Secret>) -> String {
     secret.as_ref().map_or_else(String::new, |secret| secret.expose().to_owned())
 }
 

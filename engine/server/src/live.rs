@@ -31,10 +31,6 @@ pub async fn inspect(config: &Config, set: &RuleSet) -> Inspection {
     let mut inspection = Inspection::default();
     let used = set.databases();
     for (name, entry) in config.databases.iter().filter(|(name, _)| used.contains(&name.as_str())) {
-        if matches!(entry, DatabaseEntry::MongoDb(_)) {
-            // Said already: not in this build.
-            continue;
-        }
         one(config, set, name, entry, &mut inspection).await;
     }
     inspection

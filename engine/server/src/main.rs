@@ -1,6 +1,7 @@
 //! The one binary: config, assembly, HTTP API, command line.
 
 mod assembly;
+mod assembly_mongodb;
 mod assembly_nats;
 mod assembly_rabbitmq;
 mod cli;

@@ -24,5 +24,5 @@ pub use fingerprint::Fingerprints;
 pub use load::Config;
 pub use secret::Secret;
 pub use settings::{Flags, Settings};
-pub use shared::{NatsSignInKeys, Protection, SaslMechanism, TransportKeys};
+pub use shared::{NatsSignInKeys, Protection, SaslMechanism, TransportKeys, is_loopback};
 pub use token::{Role, TlsFiles, TokenEntry};

@@ -225,13 +225,24 @@ pub fn database(entry: &DatabaseEntry, checking: &mut Checking<'_>) {
                     let message = "a mongodb entry needs `uri`, or `host` and `dbName`";
                     checking.refuse_key(gravity_rules::codes::MISSING_KEY, "", message, None);
                 }
-                (Some(_), None) => secret("uri", checking),
+                (Some(uri), None) => {
+                    secret("uri", checking);
+                    let open = crate::assembly_mongodb::open_hosts(uri.expose());
+                    if !open.is_empty() {
+                        let message = format!("`{}` speaks unencrypted with {}", checking.name, open.join(", "));
+                        let hint = "`tls=true` in `uri` where the network is not yours alone";
+                        checking.warn(codes::PLAINTEXT, "uri", message, Some(hint));
+                    }
+                }
                 (None, Some(host)) => {
                     server(host, keys.username.as_deref(), keys.password.is_some(), &keys.transport, checking);
                 }
             }
-            not_built(entry.kind(), checking);
-            String::new()
+            if keys.uri.is_none() && keys.db_name.as_deref().is_none_or(str::is_empty) {
+                let message = "a mongodb entry with `host` needs `dbName`";
+                checking.refuse_key(gravity_rules::codes::MISSING_KEY, "", message, Some("add `dbName`"));
+            }
+            crate::assembly_mongodb::place(keys)
         }
         DatabaseEntry::Sqlite(keys) => {
             not_empty("path", &keys.path, checking);
@@ -464,9 +475,4 @@ fn readable(key: &str, path: Option<&str>, checking: &mut Checking<'_>) {
     if let Err(error) = std::fs::File::open(checking.directory.join(path)) {
         checking.refuse(codes::FILE_UNREADABLE, key, format!("cannot read `{path}`: {error}"), None);
     }
-}
-
-fn not_built(kind: &str, checking: &mut Checking<'_>) {
-    let message = format!("`{}`: {kind} is not in this build: `gravity run` refuses it", checking.name);
-    checking.warn(codes::NOT_BUILT, "type", message, None);
 }

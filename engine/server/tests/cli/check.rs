@@ -217,12 +217,14 @@ fn the_decks_files_check_as_they_stand() {
 }
 
 #[test]
-fn run_names_a_database_that_is_not_built() {
-    let databases = r#"{"databases": {"db1": {"type": "mongodb", "host": "127.0.0.1", "dbName": "d"}}}"#;
-    let dir = Dir::new(&[("databases.json", databases), ("rules.json", RULES)]);
-    let started = run(["run", "-c", &dir.text()]).expect(2);
-    assert!(started.err.contains("error[config/not-built]") && started.err.contains("`db1`"), "{}", started.err);
-    assert!(!dir.path().join("data").exists());
+fn a_mongodb_entry_is_built_and_names_its_database() {
+    let entry = |keys: &str| format!(r#"{{"databases": {{"db1": {{"type": "mongodb", "host": "127.0.0.1"{keys}}}}}}}"#);
+    let dir = Dir::new(&[("databases.json", &entry(r#", "dbName": "d""#)), ("rules.json", RULES)]);
+    let ended = run(["check", "-c", &dir.text()]).expect(0);
+    assert!(!ended.err.contains("config/not-built"), "{}", ended.err);
+    let dir = Dir::new(&[("databases.json", &entry("")), ("rules.json", RULES)]);
+    let ended = run(["check", "-c", &dir.text()]).expect(2);
+    assert!(ended.err.contains("missing-key") && ended.err.contains("dbName"), "{}", ended.err);
 }
 
 #[test]
