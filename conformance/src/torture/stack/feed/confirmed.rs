@@ -63,17 +63,14 @@ fn publish(broker: &mut impl Broker, runtime: &tokio::runtime::Handle, batch: Ve
         let messages: Vec<(String, String)> =
             open.iter().map(|item| (item.message_id(), item.envelope(true))).collect();
         let answer = runtime.block_on(async { tokio::time::timeout(ANSWER, broker.publish(&messages)).await });
-        match answer {
-            Ok(Ok(stored)) => {
-                let (confirmed, rest): (Vec<_>, Vec<_>) = open.into_iter().zip(stored).partition(|(_, stored)| *stored);
-                record.acknowledged(&confirmed.iter().map(|(item, _)| item.index).collect::<Vec<_>>());
-                open = rest.into_iter().map(|(item, _)| item).collect();
-                if open.is_empty() {
-                    return true;
-                }
+        // Anything else says that it is down, or on its way down.
+        if let Ok(Ok(stored)) = answer {
+            let (confirmed, rest): (Vec<_>, Vec<_>) = open.into_iter().zip(stored).partition(|(_, stored)| *stored);
+            record.acknowledged(&confirmed.iter().map(|(item, _)| item.index).collect::<Vec<_>>());
+            open = rest.into_iter().map(|(item, _)| item).collect();
+            if open.is_empty() {
+                return true;
             }
-            // Down, or on its way down.
-            Ok(Err(_)) | Err(_) => {}
         }
         broker.disconnect();
         record.repeats.fetch_add(1, Ordering::Relaxed);
