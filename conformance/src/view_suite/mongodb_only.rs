@@ -6,7 +6,7 @@ use std::time::Duration;
 use gravity_connectors::Bookkeeping;
 use gravity_connectors::mongodb::MongoPlace as Address;
 use gravity_model::change::{ColumnOp, RowGroup, RowOp, Step};
-use gravity_model::port::view::{BookkeepingRewrite, TableRequest, ViewRow, ViewState, ViewStore};
+use gravity_model::port::view::{BookkeepingRewrite, TableRequest, ViewRow, ViewState};
 use gravity_model::shape::SharedShape;
 use gravity_model::{Checkpoint, FaultKind, Fence, LogId, OwnerId, Value};
 use serde_json::json;

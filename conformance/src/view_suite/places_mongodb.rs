@@ -29,13 +29,13 @@ static DATABASES: AtomicU32 = AtomicU32::new(0);
 const CLIENT: &str = r#"
 import sys, json, datetime, uuid
 import pymongo
-from bson.codec_options import CodecOptions
+from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.binary import Binary, UuidRepresentation
 from bson.decimal128 import Decimal128
 from bson.int64 import Int64
 request = json.load(sys.stdin)
 client = pymongo.MongoClient(request["uri"], serverSelectionTimeoutMS=10000)
-options = CodecOptions(uuid_representation=UuidRepresentation.STANDARD, datetime_conversion="datetime_ms")
+options = CodecOptions(uuid_representation=UuidRepresentation.STANDARD, datetime_conversion=DatetimeConversion.DATETIME_MS)
 database = client.get_database(request["database"], codec_options=options)
 
 def shown(value, inner=False):
@@ -69,7 +69,7 @@ elif what == "drop":
     answer = None
 elif what == "hello":
     hello = database.command({"hello": 1})
-    answer = {"replica_set": "setName" in hello or hello.get("msg") == "isdbgrid", "ferretdb": "ferretdb" in database.command({"buildInfo": 1})}
+    answer = {"replica_set": "setName" in hello or hello.get("msg") == "isdbgrid", "ferretdb": "ferretdbVersion" in database.command({"buildInfo": 1})}
 print(json.dumps(answer))
 "#;
 

@@ -39,6 +39,8 @@ struct Held {
 pub(super) struct Server {
     pub database: Database,
     pub kind: Kind,
+    /// Statements per update command.
+    pub statements: usize,
     limit: std::time::Duration,
     max_time_ms: i64,
 }
@@ -64,6 +66,7 @@ impl Connections {
         let mut server = Server {
             database: client.database(&name),
             kind: Kind::StandAlone,
+            statements: STATEMENTS,
             limit: statement + self.options.answer_grace,
             max_time_ms: i64::try_from(statement.as_millis()).unwrap_or(i64::MAX),
         };
@@ -71,6 +74,10 @@ impl Connections {
         // A router of a sharded cluster says `isdbgrid`.
         if hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
             server.kind = Kind::Transactions;
+        }
+        let build = server.command(doc! { "buildInfo": 1 }, None, "ask the server what it is").await?;
+        if build.contains_key("ferretdbVersion") {
+            server.statements = FERRETDB_STATEMENTS;
         }
         *held = Some(Held { client, server: server.clone() });
         Ok(server)
@@ -211,6 +218,10 @@ impl Server {
     }
 }
 
+/// Statements of a write command.
+pub(super) const STATEMENTS: usize = 1_000;
+/// FerretDB 1 holds a connection of its pool for every document that an update command met, until the command ends.
+const FERRETDB_STATEMENTS: usize = 10;
 /// Documents per answer.
 const PAGE: i32 = 1_000;
 

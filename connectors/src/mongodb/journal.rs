@@ -7,7 +7,7 @@ use gravity_model::{Fault, FaultKind, failpoint};
 use mongodb::bson::{Bson, Document, doc};
 
 use super::bookkeeping::{JOURNAL, update};
-use super::client::Server;
+use super::client::{STATEMENTS, Server};
 use super::codec::LARGEST;
 use super::error::DUPLICATE_KEY;
 use super::overlay::{DELETED, MARK};
@@ -16,8 +16,7 @@ use super::plan::{Action, Write};
 const DOING: &str = "write the journal";
 /// Bytes of entries per chunk; one entry may be larger.
 const CHUNK_BYTES: usize = 2 << 20;
-/// Statements and bytes of a write command.
-pub(super) const STATEMENTS: usize = 1_000;
+/// Bytes of a write command.
 pub(super) const COMMAND_BYTES: usize = 8 << 20;
 
 /// Names a binding journal.
@@ -166,7 +165,7 @@ pub(super) async fn redo(server: &Server, reference: &Reference) -> Result<(), F
     for number in 0..reference.redo {
         let mut rest = chunk(server, reference, "redo", number).await?;
         while !rest.is_empty() {
-            let count = run_length(&rest);
+            let count = run_length(&rest, server.statements);
             let left = rest.split_off(count);
             run(server, reference.through, rest).await?;
             rest = left;
@@ -180,7 +179,8 @@ fn text<'e>(entry: &'e Document, name: &str) -> &'e str {
 }
 
 /// How many entries from the first on go into one command.
-fn run_length(entries: &[Document]) -> usize {
+fn run_length(entries: &[Document], updates: usize) -> usize {
+    let most = if text(&entries[0], "a") == "insert" { STATEMENTS } else { updates };
     let kind = |entry: &Document| (text(entry, "c").to_owned(), text(entry, "a") == "insert");
     let first = kind(&entries[0]);
     let mut bytes = 0;
@@ -188,7 +188,7 @@ fn run_length(entries: &[Document]) -> usize {
         bytes += entry.to_vec().map_or(0, |bytes| bytes.len());
         bytes <= COMMAND_BYTES && kind(entry) == first
     };
-    entries.iter().take(STATEMENTS).take_while(fits).count().max(1)
+    entries.iter().take(most).take_while(fits).count().max(1)
 }
 
 /// One command's worth of entries of one collection. Stops at nothing but a refusal of content.

@@ -13,8 +13,8 @@ use mongodb::ClientSession;
 use mongodb::bson::{Document, doc};
 
 use super::bookkeeping::{advance, fields, settled, unchanged, update};
-use super::client::{Kind, Server};
-use super::journal::{COMMAND_BYTES, STATEMENTS};
+use super::client::{Kind, STATEMENTS, Server};
+use super::journal::COMMAND_BYTES;
 use super::overlay::{Overlay, bytes_of};
 use super::plan::{self, Action, Write};
 use super::{Shared, collection_name, reserved_column, sessions, settle, tombstones};
