@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 use std::str::FromStr;
 
-use gravity_model::{ColumnOp, ColumnType};
+use gravity_model::{ColumnOp, ColumnType, decimal};
 use mongodb::bson::{Bson, Decimal128};
 use num_bigint::BigInt;
 
@@ -28,7 +28,7 @@ pub(super) fn combine(
     match (op, present) {
         (ColumnOp::Set, _) => Ok(given),
         (ColumnOp::Add | ColumnOp::Min | ColumnOp::Max, None) => Ok(given),
-        (ColumnOp::Add, Some(present)) => add(present, &given),
+        (ColumnOp::Add, Some(present)) => within(column_type, add(present, &given)?),
         (ColumnOp::Min | ColumnOp::Max, Some(present)) => {
             let order = compare(present, &given).ok_or_else(|| mismatch(present, &given))?;
             let keeps = if op == ColumnOp::Min { order != Ordering::Greater } else { order != Ordering::Less };
@@ -48,18 +48,46 @@ fn zero(column_type: &ColumnType) -> Bson {
 
 fn append(column_type: &ColumnType, present: Option<&Bson>, given: Bson) -> Result<Bson, (&'static str, String)> {
     match (column_type, present, given) {
-        // A list takes the elements of a list; a document of any kind takes the value as one element.
-        (ColumnType::Array(_), None, given) => Ok(given),
-        (ColumnType::Array(_), Some(Bson::Array(present)), Bson::Array(given)) => {
+        (_, None, given) => Ok(given),
+        // What is carried for a list is the list of what is added.
+        (ColumnType::Json, Some(Bson::Array(present)), Bson::Array(given)) => {
             Ok(Bson::Array(present.iter().cloned().chain(given).collect()))
         }
-        (ColumnType::Json, None, given) => Ok(Bson::Array(vec![given])),
-        (ColumnType::Json, Some(Bson::Array(present)), given) => {
-            Ok(Bson::Array(present.iter().cloned().chain([given]).collect()))
+        (_, Some(Bson::String(present)), Bson::String(given)) => {
+            let joined = format!("{present}{given}");
+            match column_type {
+                ColumnType::Varchar(longest) if joined.chars().count() > *longest as usize => {
+                    Err(("map/too-long", format!("the joined text has more than {longest} characters")))
+                }
+                _ => Ok(Bson::String(joined)),
+            }
         }
-        (_, None, given) => Ok(given),
-        (_, Some(Bson::String(present)), Bson::String(given)) => Ok(Bson::String(format!("{present}{given}"))),
         (_, Some(present), given) => Err(mismatch(present, &given)),
+    }
+}
+
+/// The sum as the column's type holds it: the server itself knows no such bounds.
+fn within(column_type: &ColumnType, sum: Bson) -> Result<Bson, (&'static str, String)> {
+    let fits = match (&sum, column_type) {
+        (Bson::Int64(sum), of) => of.integer_range().is_none_or(|(low, high)| (low..=high).contains(&i128::from(*sum))),
+        (Bson::Double(sum), ColumnType::F32) => return single(*sum),
+        (Bson::Decimal128(sum), ColumnType::Decimal(Some((precision, scale)))) => decimal::canonical(&sum.to_string())
+            .is_none_or(|digits| {
+                let (whole, fraction) = decimal::sizes(&digits);
+                let significant = if digits.trim_start_matches('-').starts_with('0') { 0 } else { whole };
+                significant <= usize::from(precision - scale) && fraction <= usize::from(*scale)
+            }),
+        _ => true,
+    };
+    if fits { Ok(sum) } else { Err(("map/out-of-range", format!("the sum {sum} is outside of {column_type}"))) }
+}
+
+fn single(sum: f64) -> Result<Bson, (&'static str, String)> {
+    let sum = sum as f32;
+    if sum.is_finite() {
+        Ok(Bson::Double(f64::from(sum)))
+    } else {
+        Err(("map/out-of-range", format!("the sum {sum} is outside of f32")))
     }
 }
 
@@ -191,6 +219,10 @@ mod tests {
         {
             assert_eq!(joined(Add, "decimal", Some(decimal(left)), decimal(right)), Ok(decimal(sum)), "{left} {right}");
         }
+        assert_eq!(joined(Add, "i8", Some(Bson::Int64(100)), Bson::Int64(28)), Err("map/out-of-range"));
+        assert_eq!(joined(Add, "u8", Some(Bson::Int64(1)), Bson::Int64(-2)), Err("map/out-of-range"));
+        assert_eq!(joined(Add, "decimal(3,2)", Some(decimal("9.99")), decimal("0.01")), Err("map/out-of-range"));
+        assert_eq!(joined(Add, "decimal(3,2)", Some(decimal("9.98")), decimal("0.01")), Ok(decimal("9.99")));
         let most = decimal("9999999999999999999999999999999999");
         assert_eq!(joined(Add, "decimal", Some(most), decimal("1.5")), Err("map/out-of-range"));
     }
@@ -213,9 +245,10 @@ mod tests {
         assert_eq!(joined(Append, "text", None, Bson::from("a")), Ok(Bson::from("a")));
         assert_eq!(joined(Append, "text", Some(Bson::from("a")), Bson::from("b")), Ok(Bson::from("ab")));
         let list = |items: &[i64]| Bson::Array(items.iter().map(|i| Bson::Int64(*i)).collect());
-        assert_eq!(joined(Append, "i64[]", Some(list(&[1])), list(&[2, 3])), Ok(list(&[1, 2, 3])));
-        assert_eq!(joined(Append, "json", None, Bson::Int64(1)), Ok(list(&[1])));
-        assert_eq!(joined(Append, "json", Some(list(&[1])), Bson::Int64(2)), Ok(list(&[1, 2])));
-        assert_eq!(joined(Append, "json", Some(Bson::Int64(1)), Bson::Int64(2)), Err("map/wrong-type"));
+        assert_eq!(joined(Append, "json", None, list(&[1])), Ok(list(&[1])));
+        assert_eq!(joined(Append, "json", Some(list(&[1])), list(&[2, 3])), Ok(list(&[1, 2, 3])));
+        assert_eq!(joined(Append, "json", Some(Bson::Int64(1)), list(&[2])), Err("map/wrong-type"));
+        assert_eq!(joined(Append, "varchar(3)", Some(Bson::from("éé")), Bson::from("é")), Ok(Bson::from("ééé")));
+        assert_eq!(joined(Append, "varchar(3)", Some(Bson::from("éé")), Bson::from("éé")), Err("map/too-long"));
     }
 }
