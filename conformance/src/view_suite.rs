@@ -62,6 +62,11 @@ pub trait Place: Send + Sync {
         None
     }
 
+    /// How many rows stand for so many on the server at hand: a slow one would take the time of all others.
+    fn many(&self, rows: u32) -> u32 {
+        rows
+    }
+
     /// The server at hand cannot store such a value, though the database that it stands for can.
     fn lacks(&self, _word: &str, _value: &Value) -> bool {
         false

@@ -283,12 +283,14 @@ pub async fn s2_7_ten_thousand_sums(place: &dyn Place) {
     for (name, unique) in [("one_key", &[][..]), ("two_keys", &[&["code"][..]][..])] {
         let columns = &[("id", "i64", true), ("v", "i64", false), ("code", "varchar(12)", false)];
         let shape = made(place, &*store, &Spec { table: name, columns, key: &["id"], unique }).await;
-        let rows = |step: usize| (0..10_000).step_by(step).map(|id| vec![int(id), int(1)]).collect::<Vec<_>>();
+        let count = place.many(10_000);
+        let rows =
+            |step: usize| (0..i64::from(count)).step_by(step).map(|id| vec![int(id), int(1)]).collect::<Vec<_>>();
         for (op, step) in [(RowOp::Upsert, 3), (RowOp::Upsert, 1), (RowOp::UpdateElseInsert, 2), (RowOp::Patch, 5)] {
             let applied = write(&*store, &mut now, &one(&shape, op, ColumnOp::Add, rows(step))).await;
             assert_eq!(applied.expect("write"), Applied::default(), "{name} {op:?}");
         }
-        let mut want: Vec<Vec<Option<String>>> = (0..10_000u32)
+        let mut want: Vec<Vec<Option<String>>> = (0..count)
             .map(|id| {
                 let sum = 1 + [3, 2, 5].iter().filter(|step| id % **step == 0).count();
                 vec![Some(id.to_string()), Some(sum.to_string())]

@@ -186,8 +186,9 @@ pub async fn insert_of_the_same_row_counts_as_written(place: &dyn Place) {
 pub async fn o28_ten_thousand_events_twice(place: &dyn Place) {
     let (store, mut now) = attached(place).await;
     let users = made(place, &*store, &USERS).await;
-    let rows =
-        || (0..10_000).map(|i| vec![int(i), text(&format!("name {i}")), text(&format!("{i}@x"))]).collect::<Vec<_>>();
+    let count = place.many(10_000);
+    let row = |i| vec![int(i), text(&format!("name {i}")), text(&format!("{i}@x"))];
+    let rows = || (0..i64::from(count)).map(row).collect::<Vec<_>>();
     let mut seen = Vec::new();
     for op in [RowOp::Insert, RowOp::Insert, RowOp::Upsert, RowOp::UpdateElseInsert, RowOp::Patch, RowOp::InsertIgnore]
     {
@@ -195,7 +196,7 @@ pub async fn o28_ten_thousand_events_twice(place: &dyn Place) {
         // O37: rewriting equal values counts as applied.
         assert_eq!(applied.expect("write"), Applied::default(), "{op:?}");
         let found = place.rows("users", &["id", "name", "email"]).await;
-        assert_eq!(found.len(), 10_000);
+        assert_eq!(found.len(), count as usize);
         if seen.is_empty() {
             seen = found;
         } else {
@@ -422,10 +423,11 @@ pub async fn partial_updates_do_not_need_every_column(place: &dyn Place) {
 pub async fn large_groups_are_split(place: &dyn Place) {
     let (store, mut now) = attached(place).await;
     let users = made(place, &*store, &USERS).await;
-    let rows = |step: usize| (0..23_456).step_by(step).map(|i| vec![int(i), text("x")]).collect::<Vec<_>>();
+    let count = place.many(23_456);
+    let rows = |step: usize| (0..i64::from(count)).step_by(step).map(|i| vec![int(i), text("x")]).collect::<Vec<_>>();
     write(&*store, &mut now, &batch(&users, RowOp::Upsert, &["name"], rows(2))).await.expect("every second");
     let applied = write(&*store, &mut now, &batch(&users, RowOp::Patch, &["name"], rows(1))).await.expect("patch");
-    let odd: Vec<_> = (0..23_456u32).filter(|i| i % 2 == 1).map(|i| (0, 0, i)).collect();
+    let odd: Vec<_> = (0..count).filter(|i| i % 2 == 1).map(|i| (0, 0, i)).collect();
     assert!(applied.missed == odd, "the odd ones are missing");
     write(&*store, &mut now, &batch(&users, RowOp::UpdateElseInsert, &["name"], rows(1))).await.expect("all");
     write(
@@ -435,7 +437,7 @@ pub async fn large_groups_are_split(place: &dyn Place) {
     )
     .await
     .expect("delete");
-    assert_eq!(place.rows("users", &["id"]).await.len(), 23_456 - 23_456usize.div_ceil(3));
+    assert_eq!(place.rows("users", &["id"]).await.len(), (count - count.div_ceil(3)) as usize);
 }
 
 /// V8: what a DBA took away stops the route; it is no event's fault.

@@ -168,6 +168,11 @@ impl Place for MongoPlace {
         }
     }
 
+    /// FerretDB writes some hundred documents a second, each in a transaction of its own.
+    fn many(&self, rows: u32) -> u32 {
+        if self.decimals { rows } else { rows / 20 }
+    }
+
     fn lacks(&self, word: &str, value: &Value) -> bool {
         let decimals = matches!(value, Value::Decimal(_)) || word.starts_with("decimal");
         !self.decimals && decimals && super::types::mongodb_refusal(word, value).is_none()

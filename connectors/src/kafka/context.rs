@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use gravity_model::FaultKind;
 use parking_lot::Mutex;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -11,7 +12,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, TopicPartitionList};
 
-use super::error::printable;
+use super::error::{kind_of, printable};
 
 /// One step of the group, in the order in which it must be answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +66,16 @@ impl SourceContext {
     }
 }
 
+/// Keeps a client's newest error, but a broker's refusal over the outage that the client makes of it right behind: the
+/// refusal is the reason that helps.
+pub fn note_error(last: &Mutex<Option<(RDKafkaErrorCode, String)>>, code: RDKafkaErrorCode, reason: String) {
+    let mut last = last.lock();
+    let refused = last.as_ref().is_some_and(|(before, _)| kind_of(*before) == FaultKind::Misconfigured);
+    if !(refused && kind_of(code) == FaultKind::Disconnected) {
+        *last = Some((code, reason));
+    }
+}
+
 /// librdkafka's lines go to the program's log, escaped; they hold hosts and topics, never credentials.
 pub fn log(owner: &str, level: RDKafkaLogLevel, facility: &str, text: &str) {
     let text = printable(text);
@@ -88,7 +99,7 @@ impl ClientContext for SourceContext {
         let reason = printable(reason);
         tracing::debug!(source = %self.source, error = %error, reason, "kafka client error");
         if let Some(code) = error.rdkafka_error_code() {
-            *self.last_error.lock() = Some((code, reason));
+            note_error(&self.last_error, code, reason);
         }
     }
 }

@@ -65,7 +65,7 @@ impl ClientContext for ExporterContext {
         let reason = printable(reason);
         tracing::debug!(exporter = %self.name, error = %error, reason, "kafka client error");
         if let Some(code) = error.rdkafka_error_code() {
-            *self.last_error.lock() = Some((code, reason));
+            context::note_error(&self.last_error, code, reason);
         }
     }
 }

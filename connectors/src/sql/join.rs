@@ -61,7 +61,7 @@ pub(crate) fn read_text(column: &ColumnType, text: &str) -> Option<Value> {
             integer.integer_range()?;
             match text.parse() {
                 Ok(number) => Value::Int(number),
-                Err(_) => Value::Decimal(decimal::canonical(text).filter(|digits| !digits.contains('.'))?.into()),
+                Err(_) => Value::Decimal(decimal::canonical(text).filter(|_| !text.contains('.'))?.into()),
             }
         }
     })
