@@ -243,7 +243,7 @@ pub async fn play(place: &impl Client, rows: &[TypeRow]) -> Vec<String> {
     }
     let cells: usize = rows.iter().map(|row| row.cells.len() + 2).sum();
     println!("types: {} rows, {cells} cells in {}, {} wrong", rows.len(), target.heading(), wrong.len());
-    wrong.iter_mut().for_each(|line| shorten(line));
+    wrong.iter_mut().for_each(shorten);
     wrong
 }
 

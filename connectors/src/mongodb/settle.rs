@@ -1,9 +1,9 @@
 //! Protocol B on a server without transactions: one checkpoint document is the switch, a journal the memory.
 //!
-//! 1. Store the journal's chunks. 2. Compare-and-set the checkpoint to name the journal: the batch is decided. 3. Make the
-//! writes, each guarded by the document's mark. 4. Compare-and-set the checkpoint to its next state, journal gone.
-//! Whoever finds a checkpoint with a journal does 3 and 4 again; a refusal of content in 3 turns the journal round: the
-//! writes are taken back, last first, and the checkpoint stays. Why that is exact: docs/decisions/0012.
+//! (1) Store the journal's chunks. (2) Compare-and-set the checkpoint to name the journal: the batch is decided. (3)
+//! Make the writes, each guarded by the document's mark. (4) Compare-and-set the checkpoint to its next state, journal
+//! gone. Whoever finds a checkpoint with a journal does 3 and 4 again; a refusal of content in 3 turns the journal
+//! round: the writes are taken back, last first, and the checkpoint stays. Why that is exact: docs/decisions/0012.
 
 use gravity_model::failpoint::{self, Hit};
 use gravity_model::{Checkpoint, Fault, FaultKind};
