@@ -163,7 +163,15 @@ impl Place for MongoPlace {
             {
                 Some("needs a replica set")
             }
-            "a_missing_table_is_proposed_and_made" if !self.decimals => Some("needs a server that stores Decimal128"),
+            "a_missing_table_is_proposed_and_made"
+            | "s2_7_every_op_on_present_null_and_missing"
+            | "s2_7_what_does_not_fit_is_refused"
+            | "s2_7_joins_in_one_batch_with_deletes"
+            | "s2_7_random_events_as_in_memory"
+                if !self.decimals =>
+            {
+                Some("needs a server that stores Decimal128")
+            }
             _ => None,
         }
     }

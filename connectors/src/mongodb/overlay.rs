@@ -178,6 +178,11 @@ impl Overlay {
 
     /// Writes a group whose documents were read. Returns the rows that a patch did not find.
     pub fn write(&mut self, collection: usize, shape: &TableShape, group: &RowGroup) -> Result<Vec<usize>, Fault> {
+        if group.columns.joins() && matches!(group.op, RowOp::Insert | RowOp::InsertIgnore) {
+            // Whether a document is the one that was inserted before cannot be told of a sum.
+            let doing = format!("write rows of {}", shape.table);
+            return Err(Fault::new(FaultKind::Misconfigured, "live/shape", doing, "an insert joins no values"));
+        }
         let mut missed = Vec::new();
         for row in 0..group.len() {
             if !self.write_row(collection, shape, group, row)? {
