@@ -22,11 +22,11 @@ use super::slots::{self, Begin};
 const ASK_LIMIT: Duration = Duration::from_secs(5);
 
 /// A partition about to be read.
-struct Taken {
+struct Beginning {
     slot: Arc<str>,
     begin: Begin,
     /// An accepted break, and where reading goes on behind it.
-    found: Option<(BreakKind, Position)>,
+    broken: Option<(BreakKind, Position)>,
 }
 
 impl Reader {
@@ -37,20 +37,20 @@ impl Reader {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         let mut taken = Vec::with_capacity(partitions.len());
         for partition in &partitions {
-            let Taken { slot, begin, found } = self.begin(&positions, partition)?;
+            let Beginning { slot, begin, broken } = self.begin(&positions, partition)?;
             if !self.attach(&partition.0, partition.1) {
                 let detail = format!("no queue for topic {} partition {}", partition.0, partition.1);
                 return Err(Fault::new(FaultKind::Transient, "kafka-queue", self.assigning(), detail));
             }
             self.add(&mut list, partition, begin)?;
-            taken.push((slot, begin, found));
+            taken.push((slot, begin, broken));
         }
         {
             let mut memory = self.reading.memory.lock();
             memory.read_topics.extend(partitions.iter().map(|(topic, _)| topic.clone()));
         }
         let mut state = self.reading.progress.state.lock();
-        for (partition, (slot, begin, found)) in partitions.into_iter().zip(taken) {
+        for (partition, (slot, begin, broken)) in partitions.into_iter().zip(taken) {
             self.assignments += 1;
             tracing::info!(source = %self.reading.source, slot = %slot, begin = ?begin, "partition taken over");
             let given = match begin {
@@ -60,7 +60,7 @@ impl Reader {
             let subject = Arc::from(partition.0.as_str());
             let assigned = Assigned { slot, subject, assignment: self.assignments, given, end: None };
             let partition = Arc::new(partition);
-            if let Some((kind, position)) = found {
+            if let Some((kind, position)) = broken {
                 let revocations = self.reading.progress.revocations.load(Ordering::SeqCst);
                 self.chunk.note_break(&partition, &assigned, revocations, (kind, position));
             }
@@ -90,7 +90,7 @@ impl Reader {
         }
     }
 
-    fn begin(&self, positions: &[(String, Position)], partition: &Partition) -> Result<Taken, Fault> {
+    fn begin(&self, positions: &[(String, Position)], partition: &Partition) -> Result<Beginning, Fault> {
         let grown = self.reading.memory.lock().read_topics.contains(&partition.0);
         let shown = slots::Partition {
             cluster: &self.reading.cluster,
@@ -106,14 +106,14 @@ impl Reader {
         if failpoint::sabotaged("kafka.trust_the_group")
             && let Some(offset) = self.committed(partition)
         {
-            return Ok(Taken { slot, begin: Begin::At { offset, leader_epoch: None }, found: None });
+            return Ok(Beginning { slot, begin: Begin::At { offset, leader_epoch: None }, broken: None });
         }
         if let Some((former, next)) = found.former {
             // The group's commits are of the topic that is gone: no hint of where to begin in this one.
             let (low, _) = self.watermarks(partition)?;
             let position = Position { next: low, detail: 0 };
             let begin = Begin::At { offset: low, leader_epoch: None };
-            return Ok(Taken { slot, begin, found: Some((BreakKind::Recreated { former, next }, position)) });
+            return Ok(Beginning { slot, begin, broken: Some((BreakKind::Recreated { former, next }, position)) });
         }
         if let Begin::At { offset, .. } = begin {
             return self.over_gap(slot, begin, partition, offset);
@@ -125,7 +125,7 @@ impl Reader {
         let offset = match (hint, begin) {
             (Some(offset), _) => offset,
             (None, Begin::Latest) => self.watermarks(partition)?.1,
-            (None, _) => return Ok(Taken { slot, begin, found: None }),
+            (None, _) => return Ok(Beginning { slot, begin, broken: None }),
         };
         self.reading.memory.lock().begun.insert(slot.to_string(), offset);
         let durable = Durable { next: offset, leader_epoch: None, committed: hint.is_some() };
@@ -134,13 +134,13 @@ impl Reader {
     }
 
     /// Where the operator accepts it, reading goes on behind what retention took.
-    fn over_gap(&self, slot: Arc<str>, begin: Begin, partition: &Partition, offset: u64) -> Result<Taken, Fault> {
+    fn over_gap(&self, slot: Arc<str>, begin: Begin, partition: &Partition, offset: u64) -> Result<Beginning, Fault> {
         let low = if self.reading.accept.gap { self.watermarks(partition)?.0 } else { 0 };
         if low <= offset {
-            return Ok(Taken { slot, begin, found: None });
+            return Ok(Beginning { slot, begin, broken: None });
         }
-        let found = (BreakKind::Gap { from: offset, to: low }, Position { next: low, detail: 0 });
-        Ok(Taken { slot, begin: Begin::At { offset: low, leader_epoch: None }, found: Some(found) })
+        let broken = (BreakKind::Gap { from: offset, to: low }, Position { next: low, detail: 0 });
+        Ok(Beginning { slot, begin: Begin::At { offset: low, leader_epoch: None }, broken: Some(broken) })
     }
 
     /// Where the group stands on the broker: for a sabotage only, the log says where to begin.

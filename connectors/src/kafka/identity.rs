@@ -122,7 +122,8 @@ impl<C: ConsumerContext + 'static> IdentityCheck<C> {
             (Err(code), _) => Err(self.refused(&now.topic, *code)),
             (Ok(Some(id)), Some(known)) if id != known => {
                 let detail = format!(
-                    "topic {} was deleted and created again while it was read: its id was {known}, now it is {id}",
+                    "topic {} was deleted and created again while it was read: its id was {known}, now it is {id} \
+                     (`\"accept_recreated\": true` reads the new one from its beginning)",
                     now.topic
                 );
                 Err(Fault::new(FaultKind::HistoryBroken, RECREATED, format!("read source {}", self.source), detail))

@@ -223,9 +223,12 @@ impl Reader {
             }
             Err(error) => format!("the broker does not say what it holds ({})", printable(&error.to_string())),
         };
+        let why = match code {
+            TRIMMED => "retention passed us (`\"accept_gap\": true` goes on behind it)",
+            _ => "retention passed us, or the topic was truncated or re-created",
+        };
         let detail = format!(
-            "topic {} partition {}: {has}, the log expects {expected}; retention passed us, or the topic was truncated or \
-             re-created ({text})",
+            "topic {} partition {}: {has}, the log expects {expected}; {why} ({text})",
             partition.0, partition.1
         );
         let doing = format!("read source {}", self.reading.source);

@@ -129,10 +129,14 @@ pub fn resolve(
         let former = Some((Arc::from(slot.as_str()), position.next));
         return Ok(Resolved { slot: Arc::from(name), begin: Begin::Earliest, former });
     }
-    if let Some((slot, position, _)) = foreign {
+    if let Some((slot, position, same_cluster)) = foreign {
+        let why = match same_cluster {
+            true => "the topic was re-created (`\"accept_recreated\": true` reads the new one from its beginning)",
+            false => "the hosts lead to another cluster",
+        };
         let detail = format!(
             "topic {} partition {} is not the one that was read before: the log stands at offset {} of {slot}, the broker \
-             now shows {name}; the topic was re-created or the hosts lead to another cluster",
+             now shows {name}; {why}",
             partition.topic, partition.partition, position.next
         );
         return Err(Fault::new(FaultKind::HistoryBroken, RECREATED, format!("resume source {source}"), detail));

@@ -187,7 +187,7 @@ struct Cursor {
     slot: Arc<str>,
     next: u64,
     /// An accepted break that was not told yet.
-    found: Option<BreakKind>,
+    broken: Option<BreakKind>,
     incarnation: u64,
 }
 
@@ -233,12 +233,13 @@ impl MemorySource {
             let accept = self.accept;
             let Some(cursor) = self.cursors.get_mut(number) else { continue };
             if accept.recreated && cursor.incarnation != partition.incarnation {
-                let found = BreakKind::Recreated { former: Arc::clone(&cursor.slot), next: cursor.next };
+                let broken = BreakKind::Recreated { former: Arc::clone(&cursor.slot), next: cursor.next };
                 let slot = Arc::from(format!("memory/{}/{number}/{}", self.name, partition.incarnation));
-                *cursor = Cursor { slot, next: partition.low, found: Some(found), incarnation: partition.incarnation };
+                *cursor =
+                    Cursor { slot, next: partition.low, broken: Some(broken), incarnation: partition.incarnation };
             }
             if accept.gap && cursor.next < partition.low {
-                cursor.found = Some(BreakKind::Gap { from: cursor.next, to: partition.low });
+                cursor.broken = Some(BreakKind::Gap { from: cursor.next, to: partition.low });
                 cursor.next = partition.low;
             }
             let cursor = &self.cursors[number];
@@ -267,9 +268,9 @@ impl MemorySource {
         let known = book.map_or_else(Vec::new, |book| book.positions());
         let former = known.iter().find(|(other, _)| position.is_none() && other.starts_with(&prefix));
         if let (Some((former, at)), true) = (former, self.accept.recreated) {
-            let found = Some(BreakKind::Recreated { former: Arc::from(former.as_str()), next: at.next });
+            let broken = Some(BreakKind::Recreated { former: Arc::from(former.as_str()), next: at.next });
             let (next, incarnation) = (partition.low, partition.incarnation);
-            return Ok(Cursor { slot: Arc::from(slot), next, found, incarnation });
+            return Ok(Cursor { slot: Arc::from(slot), next, broken, incarnation });
         }
         if former.is_some() {
             let detail = format!("partition {number} was re-created");
@@ -284,7 +285,7 @@ impl MemorySource {
             }
             None => partition.low,
         };
-        Ok(Cursor { slot: Arc::from(slot), next, found: None, incarnation: partition.incarnation })
+        Ok(Cursor { slot: Arc::from(slot), next, broken: None, incarnation: partition.incarnation })
     }
 
     fn read(&mut self, limits: BatchLimits) -> SourceBatch {
@@ -300,7 +301,7 @@ impl MemorySource {
                 cursor.next = cursor.next.min((*offset).max(partition.low));
             }
             let before = (batch.records.len(), batch.breaks.len());
-            if let Some(kind) = cursor.found.take() {
+            if let Some(kind) = cursor.broken.take() {
                 let slot = u16::try_from(batch.slots.len()).unwrap_or(u16::MAX);
                 batch.breaks.push(Break { slot, kind, position: Position { next: cursor.next, detail: 0 } });
             }

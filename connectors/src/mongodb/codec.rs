@@ -19,13 +19,13 @@ const DECIMAL_DIGITS: usize = 34;
 const DECIMAL_SCALE: usize = 6_176;
 
 const LOSSY: &str = "map/lossy";
-const OUT_OF_RANGE: &str = "map/out-of-range";
-const TOO_LONG: &str = "map/too-long";
-const WRONG_TYPE: &str = "map/wrong-type";
+pub(super) const OUT_OF_RANGE: &str = "map/out-of-range";
+pub(super) const TOO_LONG: &str = "map/too-long";
+pub(super) const WRONG_TYPE: &str = "map/wrong-type";
 const UNREADABLE: &str = "map/unreadable";
 
 /// Why a value is refused: code and detail.
-type Refusal = (&'static str, String);
+pub(super) type Refusal = (&'static str, String);
 
 /// The value as a field of a document.
 pub(super) fn field(shape: &TableShape, column: u16, value: &Value) -> Result<Bson, Fault> {
@@ -75,7 +75,7 @@ fn is_plain(json: &str) -> bool {
     json.starts_with('"') && !json.contains('\\')
 }
 
-fn bson(column_type: &ColumnType, value: &Value) -> Result<Bson, Refusal> {
+pub(super) fn bson(column_type: &ColumnType, value: &Value) -> Result<Bson, Refusal> {
     Ok(match value {
         Value::Null => Bson::Null,
         Value::Bool(bool) => Bson::Boolean(*bool),
@@ -200,6 +200,24 @@ fn number(text: &str) -> Result<Bson, Refusal> {
         return Err(lossy());
     }
     Ok(Bson::Double(double))
+}
+
+/// A number with or without exponent in plain digits, without zeros that count for nothing; `None` for what is no number.
+/// Its length is bounded by the exponents of Decimal128.
+pub(super) fn plain_digits(text: &str) -> Option<String> {
+    let (negative, digits, power) =
+        digits_of(text).filter(|(_, digits, _)| digits.bytes().all(|b| b.is_ascii_digit()))?;
+    let digits = if digits.is_empty() { "0".to_owned() } else { digits };
+    let plain = match usize::try_from(power) {
+        Ok(zeros) => format!("{digits}{}", "0".repeat(zeros)),
+        Err(_) => {
+            let behind = usize::try_from(power.unsigned_abs()).ok()?;
+            let digits = format!("{digits:0>width$}", width = behind + 1);
+            let (whole, fraction) = digits.split_at(digits.len() - behind);
+            format!("{whole}.{fraction}")
+        }
+    };
+    gravity_model::decimal::canonical(&format!("{}{plain}", if negative { "-" } else { "" }))
 }
 
 /// A number's significant digits and the power of ten of the last one.

@@ -295,7 +295,7 @@ fn set(shape: &TableShape, group: &RowGroup, document: &mut Document, values: &[
         let name = name(shape, *column);
         let given = field(shape, *column, value)?;
         let column_type = &shape.columns[usize::from(*column)].column_type;
-        let joined = combine(group.columns.op(index), column_type, document.get(name), given);
+        let joined = combine(group.columns.op(index), column_type, document.get(name), (value, given));
         let value = joined.map_err(|(code, detail)| refusal(code, shape, format!("column {name}: {detail}")))?;
         document.insert(name, value);
     }

@@ -41,8 +41,8 @@ pub(super) struct Begin {
     pub next: u64,
     /// False: the log holds nothing of this stream.
     pub known: bool,
-    /// Accepted: the log does not go on from here.
-    pub found: Option<BreakKind>,
+    /// Accepted: the stream does not go on from where the log stands, but from this sequence.
+    pub broken: Option<(BreakKind, u64)>,
 }
 
 /// Finds the stream's slot name and first sequence. `begun`: where an earlier connection of this process began in it, when the
@@ -60,20 +60,22 @@ pub(super) fn resolve(
         Fault::new(FaultKind::HistoryBroken, code, format!("resume source {source}"), detail)
     };
     let at = positions.iter().find(|(slot, _)| *slot == name).map(|(_, position)| position.next);
-    let of_same_name = |slot: &str| slot.rsplit_once('/').is_some_and(|(stream, _)| stream == shown.stream);
-    let of_same_name = |(slot, _): &&(String, Position)| of_same_name(slot);
+    let of_same_name =
+        |(slot, _): &&(String, Position)| slot.rsplit_once('/').is_some_and(|(stream, _)| stream == shown.stream);
     // Of several former ones the one that was read furthest: the book has no order of its own.
     let former = positions.iter().filter(of_same_name).max_by_key(|(_, position)| position.next);
     if at.is_none()
         && let Some((slot, position)) = former
     {
         if accept.recreated {
-            let found = Some(BreakKind::Recreated { former: Arc::from(slot.as_str()), next: position.next });
-            return Ok((Arc::from(name), Begin { next: shown.first.max(1), known: false, found }));
+            let next = shown.first.max(1);
+            let broken = Some((BreakKind::Recreated { former: Arc::from(slot.as_str()), next: position.next }, next));
+            return Ok((Arc::from(name), Begin { next, known: false, broken }));
         }
         let detail = format!(
             "stream {} is not the one that was read before: the log stands at sequence {} of {slot}, the server now shows \
-             {name}; the stream was deleted and made again, or the hosts lead to another server",
+             {name}; the stream was deleted and made again (`\"accept_recreated\": true` reads the new one from its \
+             beginning), or the hosts lead to another server",
             shown.stream, position.next
         );
         return Err(broken("stream-recreated", detail));
@@ -81,7 +83,7 @@ pub(super) fn resolve(
     let known = at.is_some();
     let Some(next) = at.or(begun) else {
         let next = if start == Start::Latest { shown.last + 1 } else { shown.first.max(1) };
-        return Ok((Arc::from(name), Begin { next, known, found: None }));
+        return Ok((Arc::from(name), Begin { next, known, broken: None }));
     };
     if next > shown.last + 1 {
         let detail = format!(
@@ -94,8 +96,8 @@ pub(super) fn resolve(
     if next < shown.first {
         match shown.losses {
             Losses::Halt if accept.gap => {
-                let found = Some(BreakKind::Gap { from: next, to: shown.first });
-                return Ok((Arc::from(name), Begin { next: shown.first, known, found }));
+                let broken = Some((BreakKind::Gap { from: next, to: shown.first }, shown.first));
+                return Ok((Arc::from(name), Begin { next: shown.first, known, broken }));
             }
             Losses::Halt => return Err(broken("stream-trimmed", trimmed(shown.stream, next, shown.first))),
             Losses::Compaction => {
@@ -105,14 +107,14 @@ pub(super) fn resolve(
             Losses::Acknowledged => {}
         }
     }
-    Ok((Arc::from(name), Begin { next, known, found: None }))
+    Ok((Arc::from(name), Begin { next, known, broken: None }))
 }
 
 /// The sentence for messages that went before they were read.
 pub(super) fn trimmed(stream: &str, next: u64, first: u64) -> String {
     format!(
         "the log stands at sequence {next} of stream {stream}, but the stream begins at {first}: retention or a purge took \
-         {} before they were read",
+         {} before they were read (`\"accept_gap\": true` goes on behind them)",
         if first - next == 1 { format!("sequence {next}") } else { format!("sequences {next} to {}", first - 1) }
     )
 }
@@ -173,13 +175,13 @@ mod tests {
                 [("S/1".to_owned(), Position { next: 3, detail: 0 }), (slot.to_owned(), Position { next, detail: 0 })];
             let shown = Shown { stream: "S", created: 9, first: 8, last: 20, losses: Losses::Halt };
             let found = resolve("s", &book, shown, Start::Latest, None, accept);
-            found.map(|(_, begin)| (begin.next, begin.found)).map_err(|fault| fault.code.into_owned())
+            found.map(|(_, begin)| (begin.next, begin.broken)).map_err(|fault| fault.code.into_owned())
         };
         let (recreated, gap) = (Acceptance { recreated: true, gap: false }, Acceptance { recreated: false, gap: true });
         let anew = BreakKind::Recreated { former: Arc::from("S/8"), next: 7 };
-        assert_eq!(look("S/8", 7, recreated), Ok((8, Some(anew))), "from its beginning, whatever start says");
+        assert_eq!(look("S/8", 7, recreated), Ok((8, Some((anew, 8)))), "from its beginning, whatever start says");
         assert_eq!(look("S/8", 7, gap), Err("stream-recreated".to_owned()));
-        assert_eq!(look("S/9", 7, gap), Ok((8, Some(BreakKind::Gap { from: 7, to: 8 }))));
+        assert_eq!(look("S/9", 7, gap), Ok((8, Some((BreakKind::Gap { from: 7, to: 8 }, 8)))));
         assert_eq!(look("S/9", 7, recreated), Err("stream-trimmed".to_owned()));
         assert_eq!(look("S/9", 8, gap), Ok((8, None)));
     }

@@ -65,8 +65,8 @@ struct StreamReading {
     complete: bool,
     losses: Losses,
     accept: Acceptance,
-    /// Accepted breaks that were not told yet.
-    found: Vec<(BreakKind, u64)>,
+    /// Accepted breaks that were not told yet, and where reading goes on behind each.
+    breaks: Vec<(BreakKind, u64)>,
     /// The sequence behind the newest one that was handed out.
     next: u64,
     /// Number of the consumer's delivery that came last.
@@ -240,7 +240,7 @@ impl StreamReading {
             complete: found.filters.is_empty(),
             losses: found.losses,
             accept: Acceptance::default(),
-            found: found.begin.found.map(|kind| (kind, found.begin.next)).into_iter().collect(),
+            breaks: found.begin.broken.into_iter().collect(),
             next: found.begin.next,
             delivered: 0,
             pending: consumer.cached_info().num_pending,
@@ -263,7 +263,7 @@ impl StreamReading {
 
     /// Cancel-safe: what is taken from the consumer is held until a batch is returned.
     async fn next_batch(&mut self, limits: BatchLimits, connection: u64) -> Result<SourceBatch, Fault> {
-        if !self.found.is_empty() {
+        if !self.breaks.is_empty() {
             return Ok(self.told(connection));
         }
         let until = Instant::now() + limits.max_wait;
@@ -320,7 +320,7 @@ impl StreamReading {
         let subject = Arc::from(self.stream.cached_info().config.name.as_str());
         let slot = Slot { position: Some(Arc::clone(&self.slot)), subject, queue: None };
         let tell = |(kind, next)| Break { slot: 0, kind, position: Position { next, detail: 0 } };
-        let breaks = self.found.drain(..).map(tell).collect();
+        let breaks = self.breaks.drain(..).map(tell).collect();
         self.batches += 1;
         let token = AckToken { connection, batch: self.batches };
         SourceBatch { slots: vec![slot], breaks, token, ..SourceBatch::default() }
@@ -396,7 +396,7 @@ impl StreamReading {
         self.doubt = None;
         if first > from && self.accept.gap {
             // Some of them may have come before they went: the position moves with what comes.
-            self.found.push((BreakKind::Gap { from, to: first }, from));
+            self.breaks.push((BreakKind::Gap { from, to: first }, from));
             return Ok(());
         }
         if first > from {

@@ -1,6 +1,6 @@
 //! What the SQL databases share: names, statement text, bookkeeping rows and the text forms of values.
 //!
-//! Nothing here opens a connection. MongoDB shares the names and the bookkeeping's comparisons.
+//! Nothing here opens a connection. MongoDB shares the names, the bookkeeping's comparisons and how texts are read.
 
 #[cfg(feature = "sql")]
 pub(crate) mod bookkeeping;
@@ -13,7 +13,6 @@ pub(crate) mod name;
 pub(crate) mod rows;
 #[cfg(feature = "sql")]
 pub(crate) mod statement;
-#[cfg(feature = "sql")]
 pub(crate) mod text;
 
 /// Whether the bookkeeping tables are made when they are missing.

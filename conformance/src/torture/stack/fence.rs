@@ -54,12 +54,7 @@ struct Found {
 impl FenceGate {
     /// Blocking. As with the other gates, a red gate is an outcome, not an error.
     pub fn run(&self, peers: Peers) -> Result<Outcome, String> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .map_err(|error| format!("a runtime: {error}"))?;
-        runtime.block_on(async {
+        super::runtime()?.block_on(async {
             let started = Instant::now();
             let ground = Ground::prepare("fence", self.seed, ARMS, peers).await?;
             let mut found = Found::default();
@@ -312,40 +307,27 @@ macro_rules! column {
     ($layout:expr, $store:expr, $sql:expr, $type:ty) => {{
         let (layout, store, sql): (&Layout, Store, String) = ($layout, $store, $sql);
         let wrong = |error: sqlx::Error| format!("{}: {error}", store.route());
-        let query = sqlx::AssertSqlSafe(sql);
+        macro_rules! cells {
+            ($connection:ident) => {{
+                let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&mut $connection).await.map_err(wrong)?;
+                rows.iter().map(|row| row.try_get(0)).collect()
+            }};
+        }
         let cells: Result<Vec<$type>, sqlx::Error> = match store {
             Store::Postgres => {
                 let url = layout.database_url(Server::Postgres)?;
                 let mut connection = PgConnection::connect(&url).await.map_err(wrong)?;
-                sqlx::query(query)
-                    .fetch_all(&mut connection)
-                    .await
-                    .map_err(wrong)?
-                    .iter()
-                    .map(|row| row.try_get(0))
-                    .collect()
+                cells!(connection)
             }
             Store::MariaDb => {
                 let url = layout.database_url(Server::MariaDb)?;
                 let mut connection = MySqlConnection::connect(&url).await.map_err(wrong)?;
-                sqlx::query(query)
-                    .fetch_all(&mut connection)
-                    .await
-                    .map_err(wrong)?
-                    .iter()
-                    .map(|row| row.try_get(0))
-                    .collect()
+                cells!(connection)
             }
             Store::Sqlite => {
                 let options = SqliteConnectOptions::new().filename(layout.sqlite()).read_only(true);
                 let mut connection = options.connect().await.map_err(wrong)?;
-                sqlx::query(query)
-                    .fetch_all(&mut connection)
-                    .await
-                    .map_err(wrong)?
-                    .iter()
-                    .map(|row| row.try_get(0))
-                    .collect()
+                cells!(connection)
             }
         };
         cells.map_err(wrong)

@@ -33,12 +33,7 @@ const RESTART_LIMIT_MS: u64 = 3_000;
 impl StackGate {
     /// Blocking. The error says why the gate could not run; a red gate is an outcome.
     pub fn run(&self, peers: Peers) -> Result<Outcome, String> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .map_err(|error| format!("a runtime: {error}"))?;
-        runtime.block_on(self.run_on(peers))
+        super::runtime()?.block_on(self.run_on(peers))
     }
 
     async fn run_on(&self, peers: Peers) -> Result<Outcome, String> {

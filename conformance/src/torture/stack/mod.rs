@@ -16,3 +16,9 @@ pub mod script;
 pub mod single;
 pub mod tables;
 pub mod target;
+
+/// What the gate itself runs on: little, so that the engine has the machine.
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    built.map_err(|error| format!("a runtime: {error}"))
+}

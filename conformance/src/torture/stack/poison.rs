@@ -87,12 +87,7 @@ struct Passed {
 impl PoisonGate {
     /// Blocking. As with the other gates, a red gate is an outcome, not an error.
     pub fn run(&self, peers: Peers) -> Result<Outcome, String> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .map_err(|error| format!("a runtime: {error}"))?;
-        runtime.block_on(async {
+        super::runtime()?.block_on(async {
             let started = Instant::now();
             let clean = self.pass(false, peers.clone()).await?;
             let poisoned = self.pass(true, peers).await?;

@@ -45,12 +45,7 @@ impl SingleGate {
 
     /// Blocking. As with the other gates, a red gate is an outcome, not an error.
     pub fn run(&self, peers: Peers) -> Result<Outcome, String> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .map_err(|error| format!("a runtime: {error}"))?;
-        runtime.block_on(async {
+        super::runtime()?.block_on(async {
             let started = Instant::now();
             let ground = Ground::prepare(self.name(), self.seed, arms::FEW, peers).await?;
             let found = match self.moment {
