@@ -9,6 +9,9 @@ mod postgres;
 mod process;
 mod random;
 mod rules;
+mod sources;
+mod sqlite;
+mod topic;
 mod views;
 mod workload;
 
@@ -39,6 +42,10 @@ enum Bench {
     Postgres(postgres::PostgresBench),
     /// Keyed upsert through the view port, against LOAD DATA
     Mariadb(mariadb::MariaDbBench),
+    /// Keyed upsert through the view port, against inserts without a key
+    Sqlite(sqlite::SqliteBench),
+    /// Each broker's messages into the durable log, against a client that acknowledges each
+    Sources(sources::SourcesBench),
 }
 
 #[tokio::main]
@@ -51,6 +58,8 @@ async fn main() -> ExitCode {
         Bench::Expressions(bench) => bench.run(),
         Bench::Postgres(bench) => bench.run().await,
         Bench::Mariadb(bench) => bench.run().await,
+        Bench::Sqlite(bench) => bench.run().await,
+        Bench::Sources(bench) => bench.run().await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -69,6 +69,7 @@ impl EngineRig {
             exporters: self.exporters.iter().map(exporter).collect(),
             rules: RulesInForce { set: Arc::new(set), files, context, actor: "test".to_owned() },
             stop_at_end: false,
+            begin_after: None,
         };
         Running(Engine::start(parts).await.expect("the engine starts"))
     }

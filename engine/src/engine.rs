@@ -52,6 +52,8 @@ pub(crate) struct Inner {
     tasks: Mutex<TaskGroups>,
     /// Operators' decisions about dead letters of `ingest` that are not settled yet.
     pub decisions: TaskTracker,
+    /// See [`EngineParts::begin_after`].
+    pub begin_after: Option<Sequence>,
     pub draining: CancellationToken,
     stop_routes: CancellationToken,
     pub stop_exporters: CancellationToken,
@@ -91,13 +93,19 @@ pub enum StartError {
     Control(#[from] control::UnreadableControl),
     #[error("the log cannot be read: {0}")]
     Log(Box<dyn std::error::Error + Send + Sync>),
+    #[error("nothing can begin at sequence {from}: the log ends at {last}; allowed: 1 to {}", .last.next())]
+    BeginsBeyond { from: Sequence, last: Sequence },
     #[error("{what} {name:?} is not among the parts that were given")]
     Missing { what: &'static str, name: String },
 }
 
 impl Engine {
     pub async fn start(parts: EngineParts) -> Result<Engine, StartError> {
-        let EngineParts { log, sources, databases, exporters, rules, stop_at_end } = parts;
+        let EngineParts { log, sources, databases, exporters, rules, stop_at_end, begin_after } = parts;
+        let last = *log.durable().borrow();
+        if let Some(after) = begin_after.filter(|after| *after > last) {
+            return Err(StartError::BeginsBeyond { from: after.next(), last });
+        }
         // What an entry of its own has is nobody's earlier name, whatever is said of it.
         let is_entry = |name: &str| databases.iter().any(|d| d.name == name);
         let renamed = databases.iter().filter_map(|d| Some((d.options.was.clone()?, d.name.clone())));
@@ -127,6 +135,7 @@ impl Engine {
             retired_exporters: Mutex::default(),
             tasks: Mutex::default(),
             decisions: TaskTracker::new(),
+            begin_after,
             draining,
             stop_routes: CancellationToken::new(),
             stop_exporters: CancellationToken::new(),
@@ -154,7 +163,8 @@ impl Engine {
             let gauge = Arc::new(RouteGauge::new(name, database.lock().kind));
             let orders = Arc::new(watch::Sender::new(Orders { paused: is_paused(&state, name), ..Orders::default() }));
             let (log, rules) = (inner.log.clone(), inner.rules.clone());
-            let setup = RouteSetup::of_route(database.clone(), log, rules, gauge.clone());
+            let begin_after = inner.begin_after.unwrap_or_default();
+            let setup = RouteSetup { begin_after, ..RouteSetup::of_route(database.clone(), log, rules, gauge.clone()) };
             let task = RouteTask::new(setup, orders.subscribe(), inner.stop_routes.clone(), inner.routes.clone());
             inner.tasks.lock().routes.start(format!("route {name}"), task.run());
             inner.routes.lock().push(Route { gauge, orders });
@@ -194,7 +204,8 @@ impl Engine {
                 park_on_refused,
                 max_parked: bounds.max_parked,
                 max_waiting_bytes: bounds.max_waiting_bytes,
-                begin_after: inner.rules.added_subscription(subscription),
+                added: inner.rules.added_subscription(subscription),
+                begin_after: inner.begin_after,
                 orders: orders.subscribe(),
                 cancel: inner.stop_exporters.clone(),
             };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use gravity_log::EventLog;
+use gravity_model::Sequence;
 use gravity_model::port::export::Exporter;
 use gravity_model::port::source::{Source, Start};
 use gravity_model::port::view::ViewStore;
@@ -20,6 +21,9 @@ pub struct EngineParts {
     pub rules: RulesInForce,
     /// End by itself once every source is read to its present end and every route and exporter is in step.
     pub stop_at_end: bool,
+    /// Views and subscriptions without a position begin after this sequence: not at the log's beginning, and not at the change
+    /// of rules that brought them (SEMANTICS 3.4, 5.2: `--from`).
+    pub begin_after: Option<Sequence>,
 }
 
 /// What a reload brings or changes, by entry.

@@ -5,7 +5,7 @@ mod support;
 use gravity_connectors::memory::view::{Point, Scripted};
 use gravity_engine::ChangedParts;
 use gravity_model::port::view::{ViewState, ViewStore};
-use gravity_model::{ColumnType, FaultKind};
+use gravity_model::{ColumnType, FaultKind, Sequence};
 use support::{Rig, USERS, changed, eventually, in_step, post, route, table};
 
 fn with_names() -> String {
@@ -57,6 +57,96 @@ async fn a_view_added_at_a_restart_is_back_filled() {
     assert_eq!(rows[0].epoch.0, 2, "joining raises the epoch");
     assert!(rig.views.checkpoints("db1/names").await.expect("readable").is_empty());
     engine.shutdown().await;
+}
+
+/// A rig with 50 users, whose next rules keep their names as well; and the sequence of user 30.
+async fn names_wanted() -> (Rig, u64) {
+    let mut rig = Rig::new(USERS);
+    rig.views.put_table(table("names", &[("id", ColumnType::I64, true), ("name", ColumnType::Text, false)]));
+    let engine = rig.start().await;
+    let (mut thirtieth, mut last) = (0, 0);
+    for id in 0..50 {
+        last = post(&engine, &changed(id, "old")).await.last.expect("stored");
+        thirtieth = if id == 30 { last } else { thirtieth };
+    }
+    in_step(&engine, last).await;
+    engine.shutdown().await;
+    rig.rules = with_names();
+    (rig, thirtieth)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_view_begins_where_it_was_told_to() {
+    let (mut rig, thirtieth) = names_wanted().await;
+    rig.begin_after = Some(Sequence(thirtieth - 1));
+    let engine = rig.start().await;
+    joined(&rig).await;
+    assert_eq!(rig.views.rows("names").len(), 20, "users 30 to 49");
+    assert_eq!(rig.rows().len(), 50, "a view that has a position goes on from it");
+    let views = rig.views.views().await.expect("readable");
+    let names = views.iter().find(|view| view.table == "names").expect("kept");
+    assert!(names.history.starts_with(&format!("[[{thirtieth},")), "{}", names.history);
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_begins_ahead_of_its_route_waits_for_it() {
+    let (mut rig, _) = names_wanted().await;
+    let wanted = std::mem::replace(&mut rig.rules, USERS.to_owned());
+    let engine = rig.start().await;
+    engine.pause("db1", "op").await.expect("paused");
+    let mut last = 0;
+    for id in 50..60 {
+        last = post(&engine, &changed(id, "new")).await.last.expect("stored");
+    }
+    engine.shutdown().await;
+    rig.rules = wanted;
+    rig.begin_after = Some(Sequence(last - 1));
+    let engine = rig.start().await;
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert!(!is_attached(&rig, "names").await, "the route has not come so far");
+    engine.resume("db1", false, "op").await.expect("resumed");
+    joined(&rig).await;
+    in_step(&engine, last).await;
+    assert_eq!((rig.views.rows("names").len(), rig.rows().len()), (1, 60));
+    let last = post(&engine, &changed(60, "new")).await.last.expect("stored");
+    in_step(&engine, last).await;
+    assert_eq!((rig.views.rows("names").len(), rig.rows().len()), (2, 61));
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_database_begins_where_it_was_told_to_and_goes_on_from_there() {
+    let (mut rig, thirtieth) = names_wanted().await;
+    rig.views = gravity_connectors::memory::view::MemoryViews::new();
+    rig.views.put_table(support::users());
+    rig.rules = USERS.replace("\"db1\"", "\"db2\"");
+    rig.database = "db2".to_owned();
+    rig.begin_after = Some(Sequence(thirtieth - 1));
+    let engine = rig.start().await;
+    let last = post(&engine, &changed(50, "new")).await.last.expect("stored");
+    in_step(&engine, last).await;
+    assert_eq!((rig.rows().len(), route(&engine.status()).read), (21, 21), "users 30 to 50");
+    engine.shutdown().await;
+    rig.begin_after = None;
+    let engine = rig.start().await;
+    let last = post(&engine, &changed(51, "new")).await.last.expect("stored");
+    in_step(&engine, last).await;
+    assert_eq!(
+        (rig.rows().len(), route(&engine.status()).read),
+        (22, 22),
+        "its checkpoint is proved at the next start"
+    );
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_begins_beyond_the_log() {
+    let (mut rig, _) = names_wanted().await;
+    rig.begin_after = Some(Sequence(1_000));
+    let refused = gravity_engine::Engine::start(rig.parts()).await.err().expect("refused").to_string();
+    assert!(refused.contains("1001") && refused.contains("ends at"), "{refused}");
+    assert!(!is_attached(&rig, "names").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

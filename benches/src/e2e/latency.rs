@@ -14,8 +14,8 @@ use sqlx::postgres::PgConnection;
 use tokio::sync::mpsc;
 
 use super::table::wrong;
-use super::topic::Feed;
 use crate::figures::Samples;
+use crate::topic::Feed;
 use crate::workload::{Oracle, Workload};
 
 /// Events that wait to be seen at most; a system that falls further behind has failed the phase.

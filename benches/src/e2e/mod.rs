@@ -4,7 +4,6 @@ mod g1_config;
 mod latency;
 mod report;
 pub mod table;
-mod topic;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,10 +14,10 @@ pub use g1_config::G1Config;
 
 use self::report::Round;
 use self::table::Place;
-use self::topic::{Feed, PARTITIONS};
 use crate::figures::machine;
 use crate::process::{System, Usage};
 use crate::random::KeyLaw;
+use crate::topic::{self, Feed, PARTITIONS};
 use crate::workload::{Oracle, Workload};
 
 /// How often the drain is asked whether it is done: the error of its time.

@@ -180,6 +180,7 @@ pub fn parts(
         rules: rules_in_force(config, set, actor),
         log,
         stop_at_end,
+        begin_after: None,
     })
 }
 

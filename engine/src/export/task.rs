@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gravity_log::{Block, EventLog, ReadLimits};
+use gravity_log::{Batch, Block, EventLog, ReadLimits};
 use gravity_model::port::export::Exporter;
 use gravity_model::{Fault, FaultKind, LogId, Policy, Sequence};
 use tokio::sync::watch;
@@ -21,6 +21,7 @@ use crate::export::message::Letterhead;
 use crate::export::outgoing::{MOST_BYTES, MOST_MESSAGES, Outgoing, Pace, Stretch};
 use crate::export::progress::{Progress, When};
 use crate::ledger::Ledger;
+use crate::project::apply::append_durable;
 use crate::project::gauge::RouteGauge;
 use crate::project::park::{MAX_PARKED, MAX_WAITING};
 use crate::project::route::{Orders, newest_decision};
@@ -43,7 +44,9 @@ pub struct SubscriptionTask {
     pub max_parked: u64,
     pub max_waiting_bytes: u64,
     /// The rule change that brought the subscription (the last time, if it was away): it tells of what comes after.
-    pub begin_after: Sequence,
+    pub added: Sequence,
+    /// Where it begins instead, if it has told of nothing since then.
+    pub begin_after: Option<Sequence>,
     pub orders: watch::Receiver<Orders>,
     pub cancel: CancellationToken,
 }
@@ -144,12 +147,20 @@ impl Subscription {
         let name = task.gauge.name();
         let state = task.log.state();
         let stored = state.iter().find(|entry| entry.name == control::CURSOR && entry.key == name);
-        let mut cursor = match stored {
-            Some(entry) => control::read::<Cursor>(&entry.name, entry.sequence, &entry.payload)?,
-            None => Cursor::default(),
+        let (mut cursor, noted) = match stored {
+            Some(entry) => (control::read::<Cursor>(&entry.name, entry.sequence, &entry.payload)?, entry.sequence),
+            None => (Cursor::default(), Sequence::ZERO),
         };
         // One that was away begins anew: what it would have told of before is known to nobody any more.
-        cursor.move_to(task.begin_after);
+        if noted < task.added {
+            cursor.move_to(task.begin_after.unwrap_or(task.added));
+            if task.begin_after.is_some() {
+                // The next start may not say it again.
+                let mut batch = Batch::new();
+                control::put(&mut batch, control::CURSOR, &name, &cursor, None);
+                append_durable(&*task.log, batch, "note where a subscription begins").await?;
+            }
+        }
         let ledger = Ledger::rebuild(&name, cursor.through, &task.log).await?;
         let mut backlog = Backlog::default();
         for entry in state.iter().filter(|entry| entry.name == control::PARKED) {

@@ -75,7 +75,8 @@ impl Stand {
             park_on_refused: false,
             max_parked: 10,
             max_waiting_bytes: 1 << 20,
-            begin_after: *log.durable().borrow(),
+            added: *log.durable().borrow(),
+            begin_after: None,
             orders: receiver,
             cancel: cancel.clone(),
         };
@@ -157,6 +158,31 @@ async fn a_decision_whose_view_went_back_is_told_when_it_is_carried_out_again() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_subscription_begins_where_it_was_told_to_and_keeps_to_it() {
+    let mut stand = Stand::new().await;
+    stand.prepare();
+    let _untold = stand.ping();
+    let first = stand.ping();
+    let mut task = stand.task.take().expect("not started");
+    task.added = stand.ping();
+    task.begin_after = Some(Sequence(first.get() - 1));
+    let (log, name) = (stand.log.clone(), stand.gauge.name());
+    let noted = move || {
+        let state = log.state();
+        let entry = state.iter().find(|entry| entry.name == control::CURSOR && entry.key == name).cloned();
+        entry.map(|e| control::read::<control::Cursor>(&e.name, e.sequence, &e.payload).expect("ours").through)
+    };
+    let added = task.added;
+    let task = tokio::spawn(task.run());
+    stand.until(|_| noted() == Some(Sequence(first.get() - 1))).await;
+    stand.route.committed(added, Counters::default());
+    stand.until(|stand| stand.gauge.cursor() == added).await;
+    assert_eq!(stand.told(), [first, added]);
+    stand.cancel.cancel();
+    task.await.expect("ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cursor_from_before_a_subscription_was_away_is_not_where_it_goes_on() {
     let mut stand = Stand::new().await;
     stand.prepare();
@@ -165,7 +191,7 @@ async fn a_cursor_from_before_a_subscription_was_away_is_not_where_it_goes_on() 
     stand.append(|batch| control::put(batch, control::CURSOR, "out@db1", &cursor, None));
     let missed = stand.ping();
     let mut task = stand.task.take().expect("not started");
-    task.begin_after = missed;
+    task.added = missed;
     let last = stand.ping();
     stand.route.committed(last, Counters::default());
     let task = tokio::spawn(task.run());

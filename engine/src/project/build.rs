@@ -1,5 +1,5 @@
-//! Views that were added to a route that already runs: each is built beside it from the log's beginning, as pseudo-route
-//! `DATABASE/TABLE`, and joins it in one transaction at equal sequence (SEMANTICS 3.4).
+//! Views that were added to a route that already runs: each is built beside it from the log's beginning, or from where the
+//! operator said, as pseudo-route `DATABASE/TABLE`, and joins it in one transaction at equal sequence (SEMANTICS 3.4).
 //!
 //! ```text
 //! route  ──────────────●───── holds at C ─────●──▶ goes on with the view
@@ -73,7 +73,7 @@ impl Builds {
             let task = RouteTask::build(build, orders.subscribe(), self.cancel.clone(), parent);
             self.registry.lock().push(Route { gauge, orders });
             let (registry, running, table) = (self.registry.clone(), self.running.clone(), table.clone());
-            tracing::info!(route = %name, "a view is built from the log's beginning");
+            tracing::info!(route = %name, after = %setup.begin_after, "a view is built beside its route");
             self.tasks.start(format!("route {name}"), async move {
                 task.run().await;
                 registry.lock().retain(|route| route.gauge.name != name);

@@ -25,6 +25,8 @@ pub struct RouteSetup {
     pub only: Option<String>,
     /// Rules that a route without checkpoint begins under; the newest where none are given.
     pub begin_under: Option<Arc<RulesVersion>>,
+    /// Where a view without checkpoint begins: after this sequence.
+    pub begin_after: Sequence,
     spec: SharedDatabase,
     /// The connection and settings in use: see [`RouteSetup::renew`].
     pub store: Arc<dyn ViewStore>,
@@ -52,7 +54,8 @@ impl RouteSetup {
     ) -> RouteSetup {
         let (store, options) = parts_of(&spec);
         let database = gauge.name.clone();
-        RouteSetup { database, only: None, begin_under: None, spec, store, options, log, rules, gauge }
+        let begin_after = Sequence::ZERO;
+        RouteSetup { database, only: None, begin_under: None, begin_after, spec, store, options, log, rules, gauge }
     }
 
     /// For one view of this route, built beside it.
@@ -61,7 +64,8 @@ impl RouteSetup {
         let options = DatabaseOptions { lanes: 1, ..self.options.clone() };
         let (database, spec, store) = (self.database.clone(), self.spec.clone(), self.store.clone());
         let (log, rules) = (self.log.clone(), self.rules.clone());
-        RouteSetup { database, only, begin_under, spec, store, options, log, rules, gauge }
+        let begin_after = self.begin_after;
+        RouteSetup { database, only, begin_under, begin_after, spec, store, options, log, rules, gauge }
     }
 
     /// Takes the connection and settings that the newest reload brought.
@@ -294,7 +298,7 @@ impl RouteSetup {
         if statements.is_empty() { Ok(()) } else { self.store.create(&statements).await }
     }
 
-    /// First checkpoint of a route: the log's beginning. Claims the tables.
+    /// First checkpoint of a route: the log's beginning, if nothing else was asked for. Claims the tables.
     async fn attach(
         &self,
         version: &RulesVersion,
@@ -326,15 +330,16 @@ impl RouteSetup {
             adopted.push(shape.table.clone());
         }
         self.record_adopted(adopted).await?;
+        let (after, block) = (self.begin_after, self.block_mark(self.begin_after).await?);
         let lane = |number: usize| Checkpoint {
             route: self.name().to_owned(),
             lane: number as u16,
             log_id: identity.log_id,
             epoch: Epoch(1),
-            sequence: Sequence::ZERO,
+            sequence: after,
             fence: identity.fence,
             owner: identity.owner,
-            block: BlockMark::default(),
+            block,
             counters: Counters::default(),
         };
         let lanes: Vec<Checkpoint> = (0..self.lanes()).map(lane).collect();
@@ -345,7 +350,7 @@ impl RouteSetup {
             route: self.name().to_owned(),
             state,
             generation: 1,
-            history: history(&[(1, version.label())]),
+            history: history(&[(after.next().get(), version.label())]),
         });
         let rewrite =
             BookkeepingRewrite { put: lanes.clone(), put_views: put_views.collect(), ..BookkeepingRewrite::default() };
@@ -393,12 +398,7 @@ impl RouteSetup {
             ));
         }
         if row.sequence > Sequence::ZERO {
-            let (log, at) = (self.log.clone(), row.sequence);
-            let mark = tokio::task::spawn_blocking(move || log.block_mark(at)).await;
-            let mark = mark.map_err(|e| e.to_string()).and_then(|m| m.map_err(|e| e.to_string()));
-            let mark = mark.map_err(|detail| {
-                Fault::new(FaultKind::Transient, "log/read", "read the checkpoint's block", detail)
-            })?;
+            let mark = self.block_mark(row.sequence).await?;
             if mark != row.block {
                 return Err(self.not_ours(
                     "route/other-history",
@@ -410,6 +410,17 @@ impl RouteSetup {
             }
         }
         Ok(())
+    }
+
+    /// What the log holds at a checkpoint; nothing before its beginning.
+    async fn block_mark(&self, at: Sequence) -> Result<BlockMark, Fault> {
+        if at == Sequence::ZERO {
+            return Ok(BlockMark::default());
+        }
+        let log = self.log.clone();
+        let mark = tokio::task::spawn_blocking(move || log.block_mark(at)).await;
+        let mark = mark.map_err(|e| e.to_string()).and_then(|m| m.map_err(|e| e.to_string()));
+        mark.map_err(|detail| Fault::new(FaultKind::Transient, "log/read", "read the checkpoint's block", detail))
     }
 
     /// Puts the live column types on the log where they differ from what it holds, so that folds need no database.

@@ -25,7 +25,7 @@ use crate::supervise::BackOff;
 
 /// Events of one database transaction: few while in step, many while behind, because bigger batches coalesce more.
 const FEWEST: usize = 4_096;
-const MOST: usize = 28_672;
+const MOST: usize = 26_624;
 const MOST_BYTES: usize = 16 << 20;
 /// Control events alone move the checkpoint at most this often.
 const PASS_AFTER: Duration = Duration::from_secs(1);
@@ -262,6 +262,8 @@ impl RouteTask {
                 && near
                 && hold.is_none()
                 && last > Sequence::ZERO
+                // Told to begin ahead of its route, it waits for it.
+                && last >= position
                 && self.setup.gauge.ledger.lock().is_empty();
             if wants_to_join
                 && asked.is_none_or(|at| at.elapsed() >= ASK_AGAIN)

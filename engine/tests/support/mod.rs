@@ -15,7 +15,7 @@ use gravity_engine::{
 };
 use gravity_log::{MemoryDisk, MemoryLog};
 use gravity_model::port::source::{Acceptance, Start};
-use gravity_model::{ColumnShape, ColumnType, TableShape, Value};
+use gravity_model::{ColumnShape, ColumnType, Sequence, TableShape, Value};
 use gravity_rules::diagnose::SourceFile;
 use gravity_rules::{Context, DatabaseContext, DatabaseKind, Ddl};
 use parking_lot::Mutex;
@@ -36,6 +36,8 @@ pub struct Rig {
     pub lanes: u16,
     /// What the source goes on from.
     pub accept: Acceptance,
+    /// `--from`.
+    pub begin_after: Option<Sequence>,
 }
 
 /// `(name, type, not null)`; the first column is the key.
@@ -91,6 +93,7 @@ impl Rig {
             max_waiting_bytes: 1 << 20,
             lanes: 1,
             accept: Acceptance::default(),
+            begin_after: None,
         }
     }
 
@@ -117,6 +120,7 @@ impl Rig {
             exporters,
             rules: self.rules_in_force(&self.rules),
             stop_at_end: false,
+            begin_after: self.begin_after,
         }
     }
 

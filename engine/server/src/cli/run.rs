@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gravity_engine::Engine;
 use gravity_engine::status::Outcome;
+use gravity_engine::{Engine, StartError};
 use gravity_log::EventLog;
+use gravity_model::Sequence;
 use gravity_rules::RuleSet;
 use gravity_rules::diagnose::{Findings, Severity, render};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,7 +25,7 @@ use crate::{assembly, messages, platform, reload};
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  gravity run -c shop\n  gravity run -c shop --data /var/lib/gravity --listen 127.0.0.1:7421\n  \
-                        gravity run -c shop --stop-at-end\n\n\
+                        gravity run -c shop --stop-at-end\n  gravity run -c shop --from 1200000\n\n\
                         SIGTERM and Ctrl-C drain in order within 20 s, a second one ends at once. SIGHUP reads the config again."
 )]
 pub struct Args {
@@ -33,6 +34,10 @@ pub struct Args {
     /// End once every source is read to its present end and everything is in step: exit code 0, or 3 with new dead letters.
     #[arg(long)]
     stop_at_end: bool,
+    /// Views, databases and exporters that have no position yet begin at this event, instead of the log's beginning (exporters:
+    /// the change that added them). Those that have one go on from there.
+    #[arg(long, value_name = "SEQUENCE", value_parser = clap::value_parser!(u64).range(1..))]
+    from: Option<u64>,
     #[command(flatten)]
     flags: SettingFlags,
 }
@@ -116,13 +121,17 @@ async fn serve(args: &Args, config: Config, rules: RuleSet) -> Result<Exit, Fail
     servers.spawn(bound.serve(api.clone(), stop.clone()));
 
     let log = open_log(&config).await?;
-    let parts = assembly::parts(&config, rules, log.clone(), "start", args.stop_at_end)
+    let mut parts = assembly::parts(&config, rules, log.clone(), "start", args.stop_at_end)
         .map_err(|fault| Failure::usage(fault.to_string()).because(&fault))?;
+    parts.begin_after = args.from.map(|from| Sequence(from - 1));
     let engine = match Engine::start(parts).await {
         Ok(engine) => engine,
         Err(error) => {
             close(log).await;
-            return Err(Failure::failed("the engine does not start").because(&error));
+            return Err(match error {
+                StartError::BeginsBeyond { .. } => Failure::usage(format!("--from: {error}")),
+                error => Failure::failed("the engine does not start").because(&error),
+            });
         }
     };
     api.set_engine(engine.clone());

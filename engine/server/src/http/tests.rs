@@ -63,6 +63,7 @@ async fn server(tokens: &[TokenEntry], with_engine: bool) -> Server {
             exporters: Vec::new(),
             rules: RulesInForce { set, files, context, actor: "test".to_owned() },
             stop_at_end: false,
+            begin_after: None,
         })
         .await
         .expect("the engine starts");

@@ -135,6 +135,48 @@ fn stop_at_end_tells_dead_letters_by_its_exit_code() {
 }
 
 #[test]
+fn what_is_added_later_begins_at_from() {
+    let dir = plain();
+    let engine = Engine::start(&dir, &[]);
+    let mut sent = Vec::new();
+    for id in 1..=3 {
+        let answer =
+            engine.ask(["send", "userCreated", &format!(r#"{{"id": {id}, "name": "a"}}"#), "--json"]).expect(0);
+        sent.push(answer.json()["last"].to_string());
+    }
+    eventually(|| route(&engine), |r| r["applied"] == 3);
+    assert_eq!(engine.stop(), 0);
+
+    let file = r#"{"type": "sqlite", "ddl": "create", "path""#;
+    dir.write(
+        "databases.json",
+        &format!(r#"{{"databases": {{"db1": {file}: "views.db"}}, "db2": {file}: "more.db"}}}}}}"#),
+    );
+    let routings = r#"]}, {"event": "userCreated", "database": "db1"}, {"event": "userCreated", "database": "db2"} ]}"#;
+    dir.write("rules.json", &RULES.replace("]}\n]}", routings));
+    let at_end = |from: &str| {
+        let mut command = gravity();
+        command.args(["run", "--stop-at-end", "--listen", "127.0.0.1:0", "--from", from, "-c"]).arg(dir.path());
+        Ended::of(&command.output().expect("runs"))
+    };
+    assert!(at_end("0").expect(2).err.contains("--from"));
+    let beyond = at_end("999").expect(2).err;
+    assert!(beyond.contains("nothing can begin at sequence 999: the log ends at"), "{beyond}");
+    assert!(!dir.path().join("more.db").exists(), "nothing was begun");
+    at_end(&sent[1]).expect(0);
+    let engine = Engine::start(&dir, &["--from", "1"]);
+    let routes = eventually(
+        || engine.ask(["status", "--json"]).expect(0).json()["routes"].clone(),
+        |routes| routes.as_array().is_some_and(|all| all.len() == 2 && all.iter().all(|r| r["state"] == "running")),
+    );
+    let read = |name: &str| {
+        routes.as_array().and_then(|all| all.iter().find(|r| r["name"] == name)).map(|r| r["read"].clone())
+    };
+    assert_eq!((read("db1"), read("db2")), (Some(json!(3)), Some(json!(2))), "what has a position goes on from there");
+    assert_eq!(engine.stop(), 0);
+}
+
+#[test]
 fn readiness_and_health() {
     let dir = plain();
     let engine = Engine::start(&dir, &[]);

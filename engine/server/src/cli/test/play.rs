@@ -97,6 +97,7 @@ impl Stage<'_> {
                 .collect(),
             rules: self.rules.clone(),
             stop_at_end: true,
+            begin_after: None,
         };
         let engine = Engine::start(parts).await.map_err(|error| error.to_string())?;
         let ended = engine.finished().await;

@@ -54,15 +54,22 @@ impl Feed {
         Ok(Feed { producer, topic: topic.to_owned(), buffer: Vec::new() })
     }
 
-    /// Queues one order under its id, or in a given partition. Waits while the queue is full.
+    /// Queues one order under its id, or in a given partition; answers its size in bytes.
     pub fn send(&mut self, order: &crate::workload::Order, partition: Option<i32>) -> Result<usize, String> {
-        order.write_json(&mut self.buffer).map_err(|error| error.to_string())?;
-        let key = order.id.to_string();
+        let mut buffer = std::mem::take(&mut self.buffer);
+        order.write_json(&mut buffer).map_err(|error| error.to_string())?;
+        self.send_bytes(&order.id.to_string(), &buffer, partition)?;
+        self.buffer = buffer;
+        Ok(self.buffer.len())
+    }
+
+    /// Queues one message. Waits while the queue is full.
+    pub fn send_bytes(&self, key: &str, payload: &[u8], partition: Option<i32>) -> Result<(), String> {
         loop {
-            let mut record = BaseRecord::to(&self.topic).key(&key).payload(&self.buffer);
+            let mut record = BaseRecord::to(&self.topic).key(key).payload(payload);
             record.partition = partition;
             match self.producer.send(record) {
-                Ok(()) => return Ok(self.buffer.len()),
+                Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
                     self.producer.poll(Duration::from_millis(5));
                 }
