@@ -164,7 +164,7 @@ impl Engine {
             let orders = Arc::new(watch::Sender::new(Orders { paused: is_paused(&state, name), ..Orders::default() }));
             let (log, rules) = (inner.log.clone(), inner.rules.clone());
             let begin_after = inner.begin_after.unwrap_or_default();
-            let setup = RouteSetup { begin_after, ..RouteSetup::of_route(database.clone(), log, rules, gauge.clone()) };
+            let setup = RouteSetup::of_route(database.clone(), log, rules, gauge.clone()).beginning_after(begin_after);
             let task = RouteTask::new(setup, orders.subscribe(), inner.stop_routes.clone(), inner.routes.clone());
             inner.tasks.lock().routes.start(format!("route {name}"), task.run());
             inner.routes.lock().push(Route { gauge, orders });

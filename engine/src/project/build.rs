@@ -73,7 +73,7 @@ impl Builds {
             let task = RouteTask::build(build, orders.subscribe(), self.cancel.clone(), parent);
             self.registry.lock().push(Route { gauge, orders });
             let (registry, running, table) = (self.registry.clone(), self.running.clone(), table.clone());
-            tracing::info!(route = %name, after = %setup.begin_after, "a view is built beside its route");
+            tracing::info!(route = %name, "a view is built beside its route");
             self.tasks.start(format!("route {name}"), async move {
                 task.run().await;
                 registry.lock().retain(|route| route.gauge.name != name);

@@ -26,7 +26,7 @@ pub struct RouteSetup {
     /// Rules that a route without checkpoint begins under; the newest where none are given.
     pub begin_under: Option<Arc<RulesVersion>>,
     /// Where a view without checkpoint begins: after this sequence.
-    pub begin_after: Sequence,
+    begin_after: Sequence,
     spec: SharedDatabase,
     /// The connection and settings in use: see [`RouteSetup::renew`].
     pub store: Arc<dyn ViewStore>,
@@ -56,6 +56,11 @@ impl RouteSetup {
         let database = gauge.name.clone();
         let begin_after = Sequence::ZERO;
         RouteSetup { database, only: None, begin_under: None, begin_after, spec, store, options, log, rules, gauge }
+    }
+
+    /// A route without checkpoint begins after this sequence.
+    pub fn beginning_after(self, begin_after: Sequence) -> RouteSetup {
+        RouteSetup { begin_after, ..self }
     }
 
     /// For one view of this route, built beside it.
