@@ -134,6 +134,41 @@ fn queues_in_rows_and_an_exchange_out_survive_kills_and_cuts_exactly_once() {
     );
 }
 
+/// The worst moment for a broker without positions: the messages are on disk, and the broker does not know.
+#[test]
+fn s1_killed_between_log_and_acknowledgement_each_message_is_one_event() {
+    let Some(address) = rabbitmq_under_test() else { return };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let client = runtime.block_on(Client::connect(&address));
+    let scene = runtime.block_on(Scene::new(&client));
+    let port = address.rsplit_once(':').expect("HOST:PORT").1.parse().expect("a port");
+    let folder = scene.config(port);
+    let kill = [("GRAVITY_FAILPOINTS", "ingest.before_acknowledge=kill@1")];
+    for (queue, with_ids) in [(&scene.classic, true), (&scene.quorum, false)] {
+        let mut engine = Engine::start_with(&folder, &[], &kill);
+        runtime.block_on(client.publish(queue, stock(usize::from(with_ids), with_ids)));
+        assert_eq!(engine.wait(), -1, "killed before its first acknowledgement");
+    }
+    let engine = Engine::start(&folder);
+    let total = 2 * PER_ROUND;
+    let settled = |status: &Value| {
+        let source = &status["sources"][0];
+        let route = &status["routes"][0];
+        source["lag_events"] == 0 && route["lag_events"] == 0 && route["read"].as_u64() >= Some(total as u64)
+    };
+    let status = eventually(|| engine.status(), settled);
+    assert_eq!(status["routes"][0]["read"], json!(total), "{status}");
+    let again = status["sources"][0]["duplicates"].as_u64().expect("a count");
+    assert!(again > 0, "the broker delivered again what it had not read as acknowledged: {status}");
+    for queue in [&scene.classic, &scene.quorum] {
+        eventually(|| runtime.block_on(client.ready(queue)), |ready| *ready == 0);
+    }
+    engine.stop();
+    println!(
+        "2 kills between log and acknowledgement, {total} messages, {again} delivered again, 0 lost, 0 duplicated"
+    );
+}
+
 /// Bytes that are no event are acknowledged, kept and parked; what comes behind them goes on.
 #[test]
 fn o7_poison_is_parked_once_and_leaves_the_queue() {

@@ -64,6 +64,28 @@ fn cases() -> Vec<(String, Vec<&'static str>)> {
         ),
         case(&rule(r#""table": "t", "method": §"creat", "database": "db1""#), &["config/bad-word"]),
         case(&rule(r#""table": "t", "method": §"", "database": "db1""#), &["config/bad-word"]),
+        // A rule that cannot be read hides nothing of what stands in it.
+        case(
+            r#"{"rules": [{"event": §"gravity.cursor", "table": §"1t", "method": §"creat", "database": §"nope",
+                "exporter": ["exporter1", §"nobody"], "filter": "§= 1", "mapping": [
+                {"source": §"x..y", "target": §"a b", "type": §"i65", "primary": §"yes"},
+                {"source": "z", "target": "z", §"typ": "i64"}, {"expression": "§= 1", "target": §"z"}]}]}"#,
+            &[
+                "rules/bad-event",
+                "rules/bad-identifier",
+                "config/bad-word",
+                "rules/unknown-database",
+                "rules/unknown-exporter",
+                "rules/expression-syntax",
+                "rules/bad-path",
+                "rules/bad-identifier",
+                "rules/unknown-type",
+                "config/wrong-type",
+                "config/unknown-key",
+                "rules/expression-syntax",
+                "rules/duplicate-target",
+            ],
+        ),
         case(
             &rule(r#""table": "t", "method": "patch", "primaryKey": "id", "on_missing": §"create", "database": "db1""#),
             &["config/bad-word"],

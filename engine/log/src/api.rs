@@ -31,7 +31,7 @@ pub struct LogOptions {
     /// A hot generation is rolled at this many bytes on disk (256 MiB), 2,000 trees, or `generation_age` (1 h).
     pub generation_bytes: u64,
     pub generation_age: Duration,
-    /// `append` answers [`LogError::Busy`] while more uncompressed bytes than this wait for the disk. 32 MiB by default.
+    /// `append` answers [`LogError::Busy`] while more uncompressed bytes than this wait for the disk. 16 MiB by default.
     pub queue_bytes: usize,
     /// The newest blocks kept in memory for tail readers, uncompressed. 16 MiB by default.
     pub ring_bytes: usize,
@@ -67,7 +67,7 @@ impl LogOptions {
             linger: Duration::from_millis(2),
             generation_bytes: 256 << 20,
             generation_age: Duration::from_secs(3600),
-            queue_bytes: 32 << 20,
+            queue_bytes: 16 << 20,
             ring_bytes: 16 << 20,
             dedupe_age: Duration::from_secs(7 * 24 * 3600),
             dedupe_bytes: 1 << 30,

@@ -77,7 +77,7 @@ impl MemoryLog {
                 next,
                 waiting: Vec::new(),
                 waiting_bytes: 0,
-                queue_bytes: 32 << 20,
+                queue_bytes: 16 << 20,
                 held: false,
                 epoch: 0,
             }),

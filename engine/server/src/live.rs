@@ -16,7 +16,27 @@ use crate::config::{Config, codes};
 #[derive(Clone, Debug)]
 pub struct Statement {
     pub database: String,
+    pub client: Client,
     pub sql: String,
+}
+
+/// The database's own client, which a DBA runs statements in.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    name: &'static str,
+    /// How its comments begin.
+    comment: &'static str,
+}
+
+impl Client {
+    fn of(entry: &DatabaseEntry) -> Client {
+        match entry {
+            DatabaseEntry::Postgres(_) => Client { name: "psql", comment: "--" },
+            DatabaseEntry::MySql(_) => Client { name: "mysql", comment: "--" },
+            DatabaseEntry::Sqlite(_) => Client { name: "sqlite3", comment: "--" },
+            DatabaseEntry::MongoDb(_) => Client { name: "mongosh", comment: "//" },
+        }
+    }
 }
 
 /// What the databases said.
@@ -65,10 +85,10 @@ async fn one(config: &Config, set: &RuleSet, name: &str, entry: &DatabaseEntry, 
         Ok(asked) => asked,
         Err(fault) => return inspection.findings.push(unreachable(name, &fault)),
     };
-    let create = entry.route().ddl == Ddl::Create;
+    let (create, client) = (entry.route().ddl == Ddl::Create, Client::of(entry));
     match asked.store.describe(&requests).await {
         Ok(described) => {
-            let present = tables(set, name, create, &requests, described, inspection);
+            let present = tables(set, (name, client), create, &requests, described, inspection);
             match asked.store.inspect(&requests).await {
                 Ok(found) => {
                     for live in found.iter().filter(|live| present.contains(&live.table) || live.table.is_empty()) {
@@ -81,7 +101,11 @@ async fn one(config: &Config, set: &RuleSet, name: &str, entry: &DatabaseEntry, 
                             inspection.findings.push(finding);
                         }
                         if let Some(sql) = &live.sql {
-                            inspection.statements.push(Statement { database: name.to_owned(), sql: sql.clone() });
+                            inspection.statements.push(Statement {
+                                database: name.to_owned(),
+                                client,
+                                sql: sql.clone(),
+                            });
                         }
                     }
                 }
@@ -90,14 +114,15 @@ async fn one(config: &Config, set: &RuleSet, name: &str, entry: &DatabaseEntry, 
         }
         Err(fault) => inspection.findings.push(unreachable(name, &fault)),
     }
-    inspection.statements.push(Statement { database: name.to_owned(), sql: asked.store.bookkeeping_sql() });
+    let sql = asked.store.bookkeeping_sql();
+    inspection.statements.push(Statement { database: name.to_owned(), client, sql });
     asked.store.close().await;
 }
 
 /// Compiles the rules against the tables that are there; collects the DDL of the others. Answers the tables that are there.
 fn tables(
     set: &RuleSet,
-    name: &str,
+    (name, client): (&str, Client),
     create: bool,
     requests: &[TableRequest],
     described: Vec<Described>,
@@ -117,9 +142,9 @@ fn tables(
                     compiled.push(request.table.clone());
                 }
                 let sql = ddl.unwrap_or_else(|untyped| {
-                    format!("-- {}: no `type` is given for {}", request.table, untyped.join(", "))
+                    format!("{} {}: no `type` is given for {}", client.comment, request.table, untyped.join(", "))
                 });
-                inspection.statements.push(Statement { database: name.to_owned(), sql });
+                inspection.statements.push(Statement { database: name.to_owned(), client, sql });
             }
         }
     }
@@ -166,11 +191,11 @@ pub fn script(statements: &[Statement]) -> String {
     for statement in statements {
         if statement.database != heading {
             heading = &statement.database;
-            out.push_str(&format!("-- database {heading}\n"));
+            out.push_str(&format!("{} database {heading}, for {}\n", statement.client.comment, statement.client.name));
         }
         let sql = statement.sql.trim_end();
         out.push_str(sql);
-        out.push_str(if sql.ends_with(';') || sql.starts_with("--") { "\n\n" } else { ";\n\n" });
+        out.push_str(if sql.ends_with(';') || sql.starts_with(statement.client.comment) { "\n\n" } else { ";\n\n" });
     }
     out.trim_end().to_owned()
 }

@@ -32,26 +32,10 @@ pub(super) fn check(entry: RuleEntry, at: &At<'_>, context: &Context, findings: 
     if entry.match_columns.is_some() {
         findings.push(not_built(&at.key("/match"), "`match`"));
     }
-    if let Some(name) = &entry.database
-        && !context.databases.contains_key(name)
-    {
-        let known = context.databases.keys().map(String::as_str);
-        findings.push(unknown_name(
-            codes::UNKNOWN_DATABASE,
-            "database",
-            "databases.json",
-            name,
-            known,
-            &at.value("/database"),
-        ));
+    if let Some(name) = &entry.database {
+        database(name, at, context, findings);
     }
-    for (index, name) in entry.exporter.iter().flatten().enumerate() {
-        if !context.exporters.contains(name) {
-            let known = context.exporters.iter().map(String::as_str);
-            let place = at.value(&format!("/exporter/{index}"));
-            findings.push(unknown_name(codes::UNKNOWN_EXPORTER, "exporter", "exporter.json", name, known, &place));
-        }
-    }
+    exporters(entry.exporter.as_deref().unwrap_or_default(), at, context, findings);
     let exporters = entry.exporter.clone().unwrap_or_default();
     let projection = match table(&entry, at, findings) {
         Some((table, place)) => projection(&entry, table, place, at, findings),
@@ -85,7 +69,22 @@ fn not_built(place: &Place, what: &str) -> Finding {
     Finding::at(codes::NOT_BUILT, place, format!("this build does not have {what} yet"))
 }
 
-fn event(name: &str, at: &At<'_>, findings: &mut Findings) {
+pub(super) fn database(name: &str, at: &At<'_>, context: &Context, findings: &mut Findings) {
+    if !context.databases.contains_key(name) {
+        let (known, place) = (context.databases.keys().map(String::as_str), at.value("/database"));
+        findings.push(unknown_name(codes::UNKNOWN_DATABASE, "database", "databases.json", name, known, &place));
+    }
+}
+
+pub(super) fn exporters(names: &[String], at: &At<'_>, context: &Context, findings: &mut Findings) {
+    for (index, name) in names.iter().enumerate().filter(|(_, name)| !context.exporters.contains(name)) {
+        let known = context.exporters.iter().map(String::as_str);
+        let place = at.value(&format!("/exporter/{index}"));
+        findings.push(unknown_name(codes::UNKNOWN_EXPORTER, "exporter", "exporter.json", name, known, &place));
+    }
+}
+
+pub(super) fn event(name: &str, at: &At<'_>, findings: &mut Findings) {
     let place = at.value("/event");
     let message = if name.is_empty() {
         "an event has a name".to_owned()
@@ -126,23 +125,23 @@ fn table(entry: &RuleEntry, at: &At<'_>, findings: &mut Findings) -> Option<(Str
         (None, Some(name)) => (name, at.value("/collection")),
         (None, None) => return None,
     };
+    table_name(name, &place, findings);
+    Some((name.clone(), place))
+}
+
+pub(super) fn table_name(name: &str, place: &Place, findings: &mut Findings) {
     match ident::check_table(name) {
         Ok(()) => {}
         Err(BadName::Grammar) => findings.push(
-            Finding::at(codes::BAD_IDENTIFIER, &place, format!("`{name}` cannot be the name of a table"))
+            Finding::at(codes::BAD_IDENTIFIER, place, format!("`{name}` cannot be the name of a table"))
                 .found(name)
                 .allowed([format!("{}; or SCHEMA.TABLE", ident::GRAMMAR)]),
         ),
         Err(BadName::Reserved) => findings.push(
-            Finding::at(
-                codes::RESERVED_TABLE,
-                &place,
-                format!("`{name}` belongs to the database or to Gravity itself"),
-            )
-            .found(name),
+            Finding::at(codes::RESERVED_TABLE, place, format!("`{name}` belongs to the database or to Gravity itself"))
+                .found(name),
         ),
     }
-    Some((name.clone(), place))
 }
 
 /// Keys that speak of rows need a table; a rule that says nothing at all is a slip.

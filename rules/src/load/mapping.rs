@@ -51,7 +51,7 @@ pub(super) fn check(
     findings: &mut Findings,
 ) -> Option<Mapping> {
     let before = findings.len();
-    target(entry, at, seen, findings);
+    target(&entry.target, at, seen, findings);
     let column_type = match &entry.column_type {
         Some(word) => column_type(word, &at.value("/type"), findings),
         None => None,
@@ -82,19 +82,19 @@ pub(super) fn check(
     })
 }
 
-fn target(entry: &MappingEntry, at: &At<'_>, seen: &mut HashMap<String, usize>, findings: &mut Findings) {
+pub(super) fn target(name: &str, at: &At<'_>, seen: &mut HashMap<String, usize>, findings: &mut Findings) {
     let place = at.value("/target");
-    if ident::check_column(&entry.target) == Err(BadName::Grammar) {
+    if ident::check_column(name) == Err(BadName::Grammar) {
         findings.push(
-            Finding::at(codes::BAD_IDENTIFIER, &place, format!("`{}` cannot be the name of a column", entry.target))
-                .found(&entry.target)
+            Finding::at(codes::BAD_IDENTIFIER, &place, format!("`{name}` cannot be the name of a column"))
+                .found(name)
                 .allowed([ident::GRAMMAR]),
         );
     }
-    if let Some(line) = seen.insert(entry.target.clone(), place.line()) {
+    if let Some(line) = seen.insert(name.to_owned(), place.line()) {
         findings.push(
-            Finding::at(codes::DUPLICATE_TARGET, &place, format!("two mappings write column `{}`", entry.target))
-                .found(&entry.target)
+            Finding::at(codes::DUPLICATE_TARGET, &place, format!("two mappings write column `{name}`"))
+                .found(name)
                 .suggest(Some(format!("the first one is in line {line}"))),
         );
     }

@@ -6,6 +6,7 @@ mod formula;
 mod hash;
 mod mapping;
 pub(crate) mod op;
+mod unsound;
 
 use gravity_model::ColumnType;
 use indexmap::IndexMap;
@@ -78,7 +79,14 @@ pub fn load(files: &[SourceFile], context: &Context) -> Result<RuleSet, Findings
         for pointer in document.children("/rules") {
             let at = At { positions: document.positions(), pointer };
             let entry: Option<RuleEntry> = document.part(pointer, &mut findings);
-            match entry.and_then(|entry| entry::check(entry, &at, context, &mut findings)) {
+            let rule = match entry {
+                Some(entry) => entry::check(entry, &at, context, &mut findings),
+                None => {
+                    unsound::check(&document, &at, context, &mut findings);
+                    None
+                }
+            };
+            match rule {
                 Some(rule) => rules.push(rule),
                 None => complete = false,
             }

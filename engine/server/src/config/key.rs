@@ -60,7 +60,7 @@ pub const KEYS: &[Key] = &[
         "log",
         "queue_size",
         Kind::Size,
-        "32MiB",
+        "16MiB",
         "Uncompressed bytes that may wait for the disk before intake answers 429.",
     ),
     key("log", "generation_size", Kind::Size, "256MiB", "A hot generation is sealed at this many bytes on disk."),
