@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gravity_log::{Batch, Block, LogError, ReadLimits};
-use gravity_model::Sequence;
+use gravity_model::{Sequence, failpoint};
 use tokio::sync::watch;
 
 use crate::control::{self, Decision, Parked, Paused, Released};
@@ -362,6 +362,7 @@ impl Engine {
             ReloadReport { rules: crate::rulebook::hex(&rules.set.hash())[..12].to_owned(), ..Default::default() };
         if newest.is_none_or(|n| n.set.hash() != rules.set.hash()) {
             let version = self.inner.rules.change(&*self.inner.log, &rules).await?;
+            failpoint::hit("reload.recorded");
             report.changed = true;
             report.from = version.sequence.get() + 1;
         }

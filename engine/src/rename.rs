@@ -5,7 +5,7 @@
 
 use gravity_log::{Batch, EventLog, LogError};
 use gravity_model::port::view::{BookkeepingRewrite, ViewRow};
-use gravity_model::{Checkpoint, Fault};
+use gravity_model::{Checkpoint, Fault, failpoint};
 
 use crate::control;
 use crate::project::prepare::RouteSetup;
@@ -49,7 +49,9 @@ pub async fn carry_over(log: &dyn EventLog, was: &str, name: &str) -> Result<(),
         return Ok(());
     }
     tracing::info!(was, name, records = batch.len() / 2, "the database entry has a new name");
-    crate::append::durable(log, batch).await?.durable().await.map(|_| ())
+    crate::append::durable(log, batch).await?.durable().await?;
+    failpoint::hit("rename.carried");
+    Ok(())
 }
 
 impl RouteSetup {
@@ -84,6 +86,7 @@ impl RouteSetup {
             expect: rows,
         };
         self.store.rewrite(rewrite).await?;
+        failpoint::hit("rename.taken_over");
         tracing::info!(route = self.name(), was, "goes on from the checkpoint of its earlier name");
         Ok(())
     }
