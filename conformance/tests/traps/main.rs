@@ -44,6 +44,7 @@ over!({
     values::trap14_trap19_poison_stops_only_its_keys_and_is_all_accounted_for,
     running::trap6_inserts_sent_again_after_a_crash,
     running::trap13_what_a_dba_takes_away_stops_the_route_and_comes_back,
+    running::trap13_a_dropped_table_is_not_made_anew,
     running::trap16_a_route_that_stands_still_says_why,
     running::trap23_a_clock_that_was_set_back,
     running::trap24_no_room_in_the_database_parks_nothing,

@@ -88,6 +88,35 @@ pub fn trap13_what_a_dba_takes_away_stops_the_route_and_comes_back(target: &Targ
     engine.stop();
 }
 
+/// A table that the engine made is dropped: it is not made anew and empty behind a checkpoint that says otherwise.
+pub fn trap13_a_dropped_table_is_not_made_anew(target: &Target) {
+    let folder = target.config(&users());
+    let engine = Engine::start(&folder);
+    post(&engine, &[saved(1, "a")]);
+    settled(&engine, 1, 0);
+    target.drop_table("users");
+    let stopped = |engine: &Engine| {
+        let route = eventually(|| engine.route(ROUTE), |route| route["state"] == "stopped");
+        let said = route["error"].as_str().unwrap_or_default().to_owned();
+        assert!(said.contains("users") && said.contains("was there before"), "{route}");
+    };
+    post(&engine, &[saved(2, "b")]);
+    eventually(
+        || engine.route(ROUTE),
+        |r| r["error"].as_str().is_some_and(|error| error.contains("was there before")),
+    );
+    stopped(&engine);
+    engine.stop();
+    // A restart does not make it either.
+    let engine = Engine::start(&folder);
+    stopped(&engine);
+    let columns: Vec<(&str, &str, bool)> = USERS.iter().map(|(name, word)| (*name, *word, *name == "id")).collect();
+    target.make(&Spec { table: "users", columns: &columns, key: &["id"], unique: &[] });
+    settled(&engine, 2, 0);
+    assert_eq!(target.rows("users", &["id", "name"]), ["2 b"], "whoever puts it back decides what is in it");
+    engine.stop();
+}
+
 /// Away while events come, and away while it rests: the status says so at once, with an error and a lag that grows, intake goes on,
 /// and the route is in step by itself when the database is back.
 pub fn trap16_a_route_that_stands_still_says_why(target: &Target) {
