@@ -8,8 +8,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::{
-    Dialect, MongoPlace, Place, Spec, USERS, attach, attached, batch, group, int, kind, made, steps, table, text, write,
-    write_event,
+    Dialect, MongoPlace, Place, Spec, USERS, attach, attached, batch, group, int, kind, made, steps, table, text,
+    write, write_event,
 };
 use crate::blackbox::proxy::Proxy;
 
@@ -150,7 +150,8 @@ pub async fn trap13_columns_added_widened_and_renamed_while_running(place: &dyn 
         return; // Nobody but the test has columns there.
     }
     let (store, mut now) = attached(place).await;
-    let spec = Spec { columns: &[("id", "i64", true), ("name", "varchar(20)", false), ("email", "text", false)], ..USERS };
+    let spec =
+        Spec { columns: &[("id", "i64", true), ("name", "varchar(20)", false), ("email", "text", false)], ..USERS };
     let users = made(place, &*store, &spec).await;
     let ops = [RowOp::Upsert, RowOp::UpdateElseInsert, RowOp::Patch, RowOp::Insert, RowOp::Upsert];
     let changes = |op, id: i64| batch(&users, op, &["name", "email"], vec![vec![int(id), text("a"), text("a@x")]]);

@@ -51,7 +51,8 @@ fn everywhere(files: &[TextFile]) -> BTreeSet<&str> {
     ] {
         let file = files.iter().find(|file| file.path == path).unwrap_or_else(|| panic!("no {path}"));
         let list = file.text.split(begin).nth(1).and_then(|rest| rest.split(end).next());
-        let list = list.filter(|list| list.len() < file.text.len() - 100).unwrap_or_else(|| panic!("no list in {path}"));
+        let list =
+            list.filter(|list| list.len() < file.text.len() - 100).unwrap_or_else(|| panic!("no list in {path}"));
         let lines = list.lines().filter_map(|line| line.trim().strip_suffix(',')?.split_once("::"));
         names.extend(lines.map(|(_, name)| name));
     }
@@ -66,12 +67,14 @@ fn variant(gate: &str) -> String {
 
 /// The numbers behind `prefix` at the beginnings of a name's words: 14 and 19 of `trap14_trap19_poison`.
 fn numbers(name: &str, prefix: &str) -> Vec<u32> {
-    name.split('_').map_while(|word| {
-        let known = ["trap", "o", "s", "t", "v", "l", "e"].iter().any(|p| word.strip_prefix(p).is_some_and(is_number));
-        known.then(|| word.strip_prefix(prefix).filter(|rest| is_number(rest)).and_then(|rest| rest.parse().ok()))
-    })
-    .flatten()
-    .collect()
+    name.split('_')
+        .map_while(|word| {
+            let known =
+                ["trap", "o", "s", "t", "v", "l", "e"].iter().any(|p| word.strip_prefix(p).is_some_and(is_number));
+            known.then(|| word.strip_prefix(prefix).filter(|rest| is_number(rest)).and_then(|rest| rest.parse().ok()))
+        })
+        .flatten()
+        .collect()
 }
 
 fn is_number(text: &str) -> bool {

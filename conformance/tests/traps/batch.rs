@@ -73,7 +73,8 @@ pub fn trap3_values_that_change_hands_in_one_batch(target: &Target) {
     events.extend((100..300).map(|id| mail(id, &format!("m{id}"))));
     post(&engine, &events);
     settled(&engine, 3 + events.len(), 0);
-    let mails = || target.rows("users", &["id", "email"]).into_iter().filter(|row| !row.contains('m')).collect::<Vec<_>>();
+    let mails =
+        || target.rows("users", &["id", "email"]).into_iter().filter(|row| !row.contains('m')).collect::<Vec<_>>();
     assert_eq!(mails(), ["1 b", "2 a", "3 d", "4 c"]);
     post(&engine, &[mail(5, "a"), mail(6, "e")]);
     settled(&engine, 5 + events.len(), 1);
@@ -95,7 +96,8 @@ pub fn trap4_a_key_change_takes_the_row_along_and_odd_keys_park(target: &Target)
     let full = |id: i64| event("userSaved", &json!({"id": id, "name": format!("n{id}"), "email": format!("{id}@x")}));
     let odd = [json!(null), json!("seven"), json!(1.5), json!([1]), json!(true)];
     let mut events = vec![full(1), full(2), full(3), renumbered(json!({"id": 11, "old": 1, "name": "moved"}))];
-    events.extend([renumbered(json!({"id": 2, "old": 2, "name": "stays"})), renumbered(json!({"id": 9, "name": "new"}))]);
+    events
+        .extend([renumbered(json!({"id": 2, "old": 2, "name": "stays"})), renumbered(json!({"id": 9, "name": "new"}))]);
     events.extend(odd.iter().map(|key| event("userSaved", &json!({"id": key, "name": "odd"}))));
     events.push(event("userSaved", &json!({"name": "none"})));
     // To a key that is taken: parked, and neither row is touched.
@@ -123,11 +125,17 @@ pub fn trap5_nothing_but_a_key_and_nothing_at_all(target: &Target) {
     let mut events = vec![tagged("tagged", 1, "a"), tagged("tagged", 1, "b"), tagged("tagged", 1, "a")];
     events.extend([tagged("tagAdded", 1, "a"), tagged("tagAdded", 2, ""), tagged("untagged", 1, "b")]);
     // A row of a key alone; a full row that a key alone leaves as it is; a payload without anything.
-    events.extend([event("userSaved", &json!({"id": 1})), event("userSaved", &json!({"id": 2, "name": "n", "email": "e"}))]);
+    events.extend([
+        event("userSaved", &json!({"id": 1})),
+        event("userSaved", &json!({"id": 2, "name": "n", "email": "e"})),
+    ]);
     events.extend([event("userSaved", &json!({"id": 2})), event("userAdded", &json!({"id": 3}))]);
     post(&engine, &events);
     settled(&engine, events.len(), 0);
-    post(&engine, &[event("userSaved", &json!({})), event("tagged", &json!({"id": 1})), event("userSaved", &json!({"id": 2}))]);
+    post(
+        &engine,
+        &[event("userSaved", &json!({})), event("tagged", &json!({"id": 1})), event("userSaved", &json!({"id": 2}))],
+    );
     settled(&engine, events.len() + 3, 2);
     assert_eq!(target.rows("tags", &["id", "tag"]), ["1 a", "2 "]);
     assert_eq!(target.rows("users", &["id", "name", "email"]), ["1 - -", "2 n e", "3 - -"]);

@@ -100,6 +100,28 @@ impl Target {
         }
     }
 
+    /// Takes a view's row out of the bookkeeping.
+    pub fn forget_view(&self, table: &str) {
+        match &self.kind {
+            Kind::Mongo(place) => {
+                let all = json!([{"q": {"_id": table}, "limit": 0}]);
+                drop(place.command(json!({"delete": "gravity_views", "deletes": all})));
+            }
+            _ => self.dba(&format!("DELETE FROM gravity_views WHERE table_name = '{table}'")),
+        }
+    }
+
+    /// The same as `rows`; none while the engine is still about to make the table.
+    pub fn rows_if_there(&self, table: &str, columns: &[&str]) -> Vec<String> {
+        let there = match &self.kind {
+            Kind::Sqlite(place) => place.client(&format!("SELECT name FROM sqlite_master WHERE name = '{table}';\n")),
+            Kind::Postgres(place, _) => place.client(&format!("SELECT to_regclass('{table}');\n")),
+            Kind::MariaDb(place) => place.client(&format!("SHOW TABLES LIKE '{table}';\n")),
+            Kind::Mongo(_) => table.to_owned(),
+        };
+        if there.trim().is_empty() { Vec::new() } else { self.rows(table, columns) }
+    }
+
     /// Rows in the order of the first column's text, each cell as the database's own client shows it, nulls as `-`.
     pub fn rows(&self, table: &str, columns: &[&str]) -> Vec<String> {
         let rows = self.runtime.block_on(self.place().rows(table, columns));

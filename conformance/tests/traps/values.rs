@@ -62,7 +62,9 @@ pub fn trap14_trap19_poison_stops_only_its_keys_and_is_all_accounted_for(target:
         });
     }
     // Behind the bad ones, and behind the good ones.
-    events.extend((0..20).flat_map(|pair| [full(2 * pair + 1, json!("later"), "w"), full(2 * pair, json!("later"), "l")]));
+    events.extend(
+        (0..20).flat_map(|pair| [full(2 * pair + 1, json!("later"), "w"), full(2 * pair, json!("later"), "l")]),
+    );
     // Of the good ones only the first can have the e-mail where it is unique; elsewhere all.
     let taken = if unique.is_empty() { 0 } else { 19 };
     post(&engine, &events);

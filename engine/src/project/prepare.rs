@@ -245,7 +245,9 @@ impl RouteSetup {
         if let Some(finding) = findings.iter().find(|f| f.fatal) {
             let column = finding.column.as_ref().map(|c| format!(", column {c}")).unwrap_or_default();
             let lost = match finding.code {
-                "live/no-table" if tables.is_some() => "; it was there before: put it back with its rows",
+                "live/no-table" if tables.is_some() => {
+                    "; it was there before: put it back with its rows, or take it out of gravity_views"
+                }
                 _ => "",
             };
             return Err(self.misconfigured(
