@@ -37,9 +37,9 @@ impl Engine {
 
     /// Started by another program, which becomes it.
     #[track_caller]
-    pub fn start_under(folder: &Folder, wrapper: &[&str]) -> Engine {
+    pub fn start_under(folder: &Folder, wrapper: &[&str], more: &[&str]) -> Engine {
         let mut command = gravity_under(wrapper);
-        command.args(["run", "-c"]).arg(folder.path()).args(["--listen", "127.0.0.1:0"]);
+        command.args(["run", "-c"]).arg(folder.path()).args(["--listen", "127.0.0.1:0"]).args(more);
         Engine::launch(command)
     }
 

@@ -2,6 +2,7 @@
 
 use gravity_conformance::blackbox::broker::create_topic;
 use gravity_conformance::blackbox::engine::Engine;
+use gravity_conformance::blackbox::folder::Folder;
 use gravity_conformance::blackbox::hook::Hook;
 use gravity_conformance::blackbox::server::{Database, unique};
 use gravity_conformance::blackbox::tools::{kcat_publish, sqlite};
@@ -37,20 +38,25 @@ fn trap17_a_panic_in_a_route_ends_the_process_and_the_next_start_goes_on() {
     engine.stop();
 }
 
+/// Becomes what follows, with a file system of its own of so many MiB over the folder; it goes with the process.
+fn on_small_disk(folder: &Folder, mib: u32) -> Option<[String; 6]> {
+    std::fs::create_dir(folder.path().join("small")).expect("a folder");
+    let mount = format!(r#"mount -t tmpfs -o size={mib}m tmpfs "$0" && exec "$@""#);
+    let wrapper = ["unshare", "-m", "sh", "-c", &mount, &folder.at("small")].map(str::to_owned);
+    let can = std::process::Command::new(&wrapper[0]).args(&wrapper[1..]).arg("true").output();
+    if !can.is_ok_and(|output| output.status.success()) {
+        println!("skipped: this account may not mount a small file system");
+        return None;
+    }
+    Some(wrapper)
+}
+
 /// The file system of the view is full. The route waits and says so, nothing parks, intake goes on; with room it goes on by itself.
 pub fn full_disk_under_a_file() {
     let folder = config_of(&in_sqlite("small/views.db"), &users());
-    std::fs::create_dir(folder.path().join("small")).expect("a folder");
-    let small = folder.at("small");
-    // A file system of 16 MiB that only this process sees, and that goes with it.
-    let mount = r#"mount -t tmpfs -o size=16m tmpfs "$0" && exec "$@""#;
-    let can = std::process::Command::new("unshare").args(["-m", "sh", "-c", mount, &small, "true"]).output();
-    if !can.is_ok_and(|output| output.status.success()) {
-        println!("skipped: this account may not mount a small file system");
-        return;
-    }
-    let engine = Engine::start_under(&folder, &["unshare", "-m", "sh", "-c", mount, &small]);
-    let seen = format!("/proc/{}/root{small}", engine.pid());
+    let Some(wrapper) = on_small_disk(&folder, 16) else { return };
+    let engine = Engine::start_under(&folder, &wrapper.each_ref().map(String::as_str), &[]);
+    let seen = format!("/proc/{}/root{}", engine.pid(), folder.at("small"));
     post(&engine, &[saved(0, "first")]);
     settled(&engine, 1, 0);
     std::fs::write(format!("{seen}/filler"), vec![1_u8; 12 << 20]).expect("room for the filler");
@@ -68,6 +74,47 @@ pub fn full_disk_under_a_file() {
     assert_eq!(back["error"], Value::Null, "{back}");
     let found = sqlite(format!("{seen}/views.db"), "SELECT count(*), max(length(name)), min(length(name)) FROM users");
     assert_eq!(found, "601|10000|9");
+    engine.stop();
+}
+
+/// Trap 24: the disk of the log is full. Intake says so and takes nothing more, the view goes on with what is in the log; with room
+/// intake goes on by itself, and all that was acknowledged is there.
+#[test]
+fn trap24_a_full_disk_under_the_log_stops_intake_alone() {
+    let folder = config_of(&in_sqlite("views.db"), &users());
+    let Some(wrapper) = on_small_disk(&folder, 48) else { return };
+    let data = folder.at("small/data");
+    let engine = Engine::start_under(&folder, &wrapper.each_ref().map(String::as_str), &["--data", &data]);
+    let filler = format!("/proc/{}/root{}", engine.pid(), folder.at("small/filler"));
+    let mut file = std::fs::File::create(&filler).expect("room to begin with");
+    while std::io::Write::write_all(&mut file, &[1_u8; 64 << 10]).is_ok() {}
+    let long = "x".repeat(10_000);
+    let (mut next, mut kept) = (0_u64, Vec::new());
+    let mut send = |kept: &mut Vec<u64>| {
+        let ids: Vec<u64> = (next..next + 20).collect();
+        next += 20;
+        let events: Vec<Value> = ids.iter().map(|id| event("userSaved", &json!({"id": id, "name": long}))).collect();
+        let (status, answer) = engine.post(&Value::from(events).to_string()).expect("an answer");
+        if status == 200 {
+            kept.extend(ids);
+        }
+        (status, answer)
+    };
+    let refused = (0..2_000).map(|_| send(&mut kept)).find(|(status, _)| *status != 200);
+    let (status, answer) = refused.expect("a full disk takes no 400 MB");
+    assert_eq!(status, 503, "{answer}");
+    let count = || sqlite(folder.path().join("views.db"), "SELECT count(*) FROM users");
+    eventually(count, |found| found.parse() == Ok(kept.len()));
+    drop(file);
+    std::fs::remove_file(&filler).expect("removed");
+    eventually(|| send(&mut kept).0, |status| *status == 200);
+    let held = engine.route(ROUTE);
+    eventually(|| engine.route(ROUTE), |route| route["lag_events"] == 0);
+    assert_eq!(held["parked"], 0, "{held}");
+    let ids = sqlite(folder.path().join("views.db"), "SELECT id FROM users");
+    let found: std::collections::BTreeSet<u64> = ids.lines().map(|id| id.parse().expect("an id")).collect();
+    let lost: Vec<&u64> = kept.iter().filter(|id| !found.contains(id)).collect();
+    assert!(lost.is_empty(), "{} of {} acknowledged events: {lost:?}", lost.len(), kept.len());
     engine.stop();
 }
 
