@@ -17,7 +17,7 @@ use crate::blackbox::proxy::Proxy;
 pub async fn trap2_delete_upsert_delete_of_one_key_in_one_batch(place: &dyn Place) {
     let (store, mut now) = attached(place).await;
     let users = made(place, &*store, &USERS).await;
-    let count = i64::from(place.many(2_000));
+    let count = i64::from(place.many(600));
     let rows = |name: &str| (0..count).map(|id| vec![int(id), text(name)]).collect::<Vec<_>>();
     let keys = |of: std::ops::Range<i64>| of.map(|id| vec![int(id)]).collect::<Vec<_>>();
     let upsert = |name: &str| group(&users, RowOp::Upsert, &["name"], &[], rows(name));
@@ -89,7 +89,7 @@ pub async fn trap2_trap18_steps_over_the_same_rows_keep_their_order(place: &dyn 
     let seed = 18;
     let mut random = StdRng::seed_from_u64(seed);
     let mut mark = 0;
-    for round in 0..12 {
+    for round in 0..place.many(60).min(12) {
         let mut all = Vec::new();
         for _ in 0..40 {
             mark += 1;
@@ -119,7 +119,7 @@ pub async fn trap12_more_values_than_one_statement_has_parameters(place: &dyn Pl
     columns.extend(names.iter().map(|name| (name.as_str(), "i64", false)));
     let wide = made(place, &*store, &Spec { table: "wide", columns: &columns, key: &["id"], unique: &[] }).await;
     let set: Vec<&str> = names.iter().map(String::as_str).collect();
-    let count = i64::from(place.many(1_500));
+    let count = i64::from(place.many(1_200));
     let rows = |add: i64| {
         (0..count).map(|id| std::iter::once(int(id)).chain((0..60).map(|n| int(id + n + add))).collect()).collect()
     };
@@ -190,7 +190,7 @@ pub async fn trap13_columns_added_widened_and_renamed_while_running(place: &dyn 
 pub async fn o26_no_row_has_a_column_of_its_neighbour(place: &dyn Place) {
     let (store, mut now) = attached(place).await;
     let users = made(place, &*store, &USERS).await;
-    let count = i64::from(place.many(4_000));
+    let count = i64::from(place.many(1_600));
     for op in [RowOp::Upsert, RowOp::UpdateElseInsert, RowOp::Patch, RowOp::Insert] {
         // A group of each kind in turns, as events that alternate make them.
         let mut all = Vec::new();
