@@ -63,6 +63,7 @@ macro_rules! everywhere {
             traps::trap2_trap18_steps_over_the_same_rows_keep_their_order,
             traps::trap12_more_values_than_one_statement_has_parameters,
             traps::trap13_columns_added_widened_and_renamed_while_running,
+            traps::trap16_opening_again_harms_nobody_under_way,
             traps::o26_no_row_has_a_column_of_its_neighbour,
             traps::o37_equal_values_count_as_written,
             $($part::$more,)*

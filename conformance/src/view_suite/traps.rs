@@ -246,6 +246,28 @@ pub async fn o37_equal_values_count_as_written(place: &dyn Place) {
     assert_eq!(place.rows("users", &["id", "name", "email"]).await, want);
 }
 
+/// Trap 16: who opens the store a second time, as a view that is built beside its route does, does not stop the one under way.
+pub async fn trap16_opening_again_harms_nobody_under_way(place: &dyn Place) {
+    let (store, mut now) = attached(place).await;
+    let users = made(place, &*store, &USERS).await;
+    for id in 0..3 {
+        let mut transaction = store.begin(std::slice::from_ref(&now)).await.expect("begin");
+        let changes = batch(&users, RowOp::Upsert, &["name"], vec![vec![int(id), text("x")]]);
+        let next = super::at(&now, now.sequence.0 + 1);
+        // Where only one may write, the other waits for it.
+        let go_on = async {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            transaction.apply(&changes).await?;
+            transaction.commit(std::slice::from_ref(&next)).await
+        };
+        let (opened, committed) = tokio::join!(store.open(), go_on);
+        opened.expect("open again");
+        committed.expect("goes on as if nobody had come");
+        now = next;
+    }
+    assert_eq!(place.rows("users", &["id"]).await, table(&[&["0"], &["1"], &["2"]]));
+}
+
 /// Trap 25: a connection that somebody on the way forgot while it was idle is replaced; nobody is told of it.
 pub async fn trap25_a_forgotten_idle_connection_is_replaced(place: &MongoPlace) {
     let (direct, mut now) = attached(place).await;

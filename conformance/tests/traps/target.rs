@@ -217,6 +217,19 @@ pub fn users() -> Vec<Value> {
     ]
 }
 
+/// A table whose e-mail is unique; of a known length, as MySQL wants it.
+pub const MAILED: Spec<'static> = Spec {
+    table: "users",
+    columns: &[("id", "i64", true), ("name", "text", false), ("email", "varchar(200)", false)],
+    key: &["id"],
+    unique: &[&["email"]],
+};
+
+/// `userSaved` for that table.
+pub fn mailed() -> Vec<Value> {
+    vec![rule("userSaved", "users", "update", &[USERS[0], USERS[1], ("email", "varchar(200)")], 1)]
+}
+
 pub fn event(name: &str, payload: &Value) -> Value {
     json!({"event": name, "payload": payload})
 }
