@@ -22,6 +22,7 @@ pub mod postgres_only;
 pub mod proxy;
 pub mod slow_begin;
 pub mod sqlite_only;
+pub mod traps;
 pub mod types;
 
 use std::sync::Arc;

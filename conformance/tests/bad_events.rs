@@ -276,7 +276,7 @@ impl Book {
 }
 
 #[test]
-fn bad_events_between_good_ones() {
+fn trap19_bad_events_between_good_ones() {
     let Some(mut book) = Book::open() else { return };
     // What the constraints of the table lean on.
     for (id, name) in [(1, "one"), (2, "two"), (3, "three")] {

@@ -18,7 +18,7 @@ mod raw {
     /// Only the twin, whose file is ours to read: sled takes a damaged page of its own for the end of its file, and bit rot
     /// in the hot generation is not detected there yet.
     #[test]
-    fn l8_damage_before_the_end_is_never_the_end() {
+    fn l8_trap22_damage_before_the_end_is_never_the_end() {
         gravity_conformance::log_suite::damage_before_the_end_is_never_the_end(&OnDisk::new(HotStore::Raw));
     }
 }

@@ -14,7 +14,7 @@ macro_rules! everywhere {
             bookkeeping::rewrite_compares_each_part,
             bookkeeping::rows_and_checkpoint_move_together,
             bookkeeping::commit_moves_exactly_the_lanes_begun,
-            bookkeeping::v12_a_zombie_writes_nothing,
+            bookkeeping::v12_trap7_a_zombie_writes_nothing,
             bookkeeping::v12_taking_over_waits_for_what_is_under_way,
             bookkeeping::a_table_belongs_to_one_route,
             bookkeeping::a_rewrite_is_whole_or_nothing,
@@ -24,22 +24,22 @@ macro_rules! everywhere {
             operations::upsert_creates_and_changes,
             operations::absent_leaves_alone_and_null_writes_null,
             operations::on_create_fills_new_rows_only,
-            operations::rows_of_keys_only,
+            operations::trap5_rows_of_keys_only,
             operations::o30_missing_rows_are_created_or_reported,
             operations::a_required_patch_is_refused_where_the_row_is_missing,
-            operations::insert_of_the_same_row_counts_as_written,
+            operations::trap6_insert_of_the_same_row_counts_as_written,
             operations::o28_ten_thousand_events_twice,
             operations::o29_one_long_text_among_ten_thousand,
-            operations::an_event_is_refused_alone,
+            operations::trap19_an_event_is_refused_alone,
             operations::after_a_fault_only_rollback_follows,
-            operations::a_key_change_moves_the_row,
+            operations::trap4_a_key_change_moves_the_row,
             operations::o32_truncate_in_its_order,
             operations::o36_composite_keys,
-            operations::another_unique_key_is_a_refusal,
+            operations::trap3_another_unique_key_is_a_refusal,
             operations::partial_updates_do_not_need_every_column,
             operations::large_groups_are_split,
-            operations::v8_missing_tables_and_columns_stop_the_route,
-            operations::v8_a_column_dropped_while_running,
+            operations::v8_trap13_missing_tables_and_columns_stop_the_route,
+            operations::v8_trap13_a_column_dropped_while_running,
             operations::an_empty_batch_moves_the_checkpoint,
             joins::s2_7_every_op_on_present_null_and_missing,
             joins::s2_7_what_does_not_fit_is_refused,
@@ -49,16 +49,23 @@ macro_rules! everywhere {
             joins::s2_7_no_insert_joins,
             joins::s2_7_random_events_as_in_memory,
             hostile::t1_ten_thousand_hostile_strings,
-            hostile::a_nul_in_text_is_kept_or_refused,
-            hostile::t5_huge_values_are_refused,
+            hostile::trap12_a_nul_in_text_is_kept_or_refused,
+            hostile::t5_trap12_huge_values_are_refused,
             hostile::o35_hostile_names_are_refused,
             hostile::o35_reserved_words_and_case_are_plain_names,
-            types::every_type_comes_back_exactly,
+            types::trap12_every_type_comes_back_exactly,
             types::o36_every_key_type,
             types::nothing_is_shortened_in_silence,
             catalogue::a_missing_table_is_proposed_and_made,
             catalogue::a_live_table_is_described,
             catalogue::inspect_names_what_is_missing,
+            traps::trap2_delete_upsert_delete_of_one_key_in_one_batch,
+            traps::trap2_trap18_steps_over_the_same_rows_keep_their_order,
+            traps::trap12_more_values_than_one_statement_has_parameters,
+            traps::trap13_columns_added_widened_and_renamed_while_running,
+            traps::trap16_opening_again_harms_nobody_under_way,
+            traps::o26_no_row_has_a_column_of_its_neighbour,
+            traps::o37_equal_values_count_as_written,
             $($part::$more,)*
         }
     };
@@ -82,10 +89,10 @@ everywhere!(sqlite, SqlitePlace::new();
 );
 everywhere!(postgres, PostgresPlace::new();
     joins::s2_7_postgres_own_types,
-    postgres_only::v3_a_cut_at_commit_is_resolved_by_the_checkpoint,
+    postgres_only::v3_trap8_a_cut_at_commit_is_resolved_by_the_checkpoint,
     postgres_only::v14_control_the_drivers_pool_loses_writes,
     slow_begin::v14_a_begin_that_timed_out_loses_no_write_on_postgres,
-    postgres_only::v2_killed_sessions_are_replaced,
+    postgres_only::v2_trap25_killed_sessions_are_replaced,
     postgres_only::v4_a_held_lock_is_transient,
     postgres_only::v4_the_server_limits_statements_and_idle_transactions,
     postgres_only::lanes_do_not_wait_for_each_other,
@@ -98,17 +105,17 @@ everywhere!(postgres, PostgresPlace::new();
     live::postgres_types_are_resolved,
     live::postgres_enums_and_domains_are_written,
     live::postgres_findings,
-    live::postgres_privileges,
+    live::trap13_postgres_privileges,
 );
 everywhere!(mariadb, MySqlPlace::mariadb();
-    mysql_only::v3_a_cut_at_commit_is_resolved_by_the_checkpoint,
+    mysql_only::v3_trap8_a_cut_at_commit_is_resolved_by_the_checkpoint,
     slow_begin::v14_a_begin_that_timed_out_loses_no_write_on_mariadb,
-    mysql_only::v2_killed_sessions_are_replaced,
+    mysql_only::v2_trap25_killed_sessions_are_replaced,
     mysql_only::v4_a_held_lock_is_transient,
     mysql_only::v4_the_server_limits_statements_and_idle_transactions,
     mysql_only::lanes_do_not_wait_for_each_other,
     mysql_only::v5_a_deadlock_is_transient,
-    mysql_only::a_second_unique_key_never_changes_a_strangers_row,
+    mysql_only::trap3_a_second_unique_key_never_changes_a_strangers_row,
     mysql_only::keys_that_the_database_takes_for_one_are_refused,
     mysql_only::what_the_server_would_change_is_refused,
     mysql_only::a_counted_key_of_zero_is_zero,
@@ -120,16 +127,16 @@ everywhere!(mariadb, MySqlPlace::mariadb();
     mysql_only::a_claim_is_for_the_physical_table,
     mysql_live::mariadb_types_are_resolved,
     mysql_live::mariadb_findings,
-    mysql_live::mariadb_privileges,
+    mysql_live::trap13_mariadb_privileges,
 );
 // Only where somebody has a MySQL: none can be installed here.
 everywhere!(mysql, MySqlPlace::mysql();
-    mysql_only::v3_a_cut_at_commit_is_resolved_by_the_checkpoint,
-    mysql_only::v2_killed_sessions_are_replaced,
+    mysql_only::v3_trap8_a_cut_at_commit_is_resolved_by_the_checkpoint,
+    mysql_only::v2_trap25_killed_sessions_are_replaced,
     mysql_only::v4_a_held_lock_is_transient,
     mysql_only::lanes_do_not_wait_for_each_other,
     mysql_only::v5_a_deadlock_is_transient,
-    mysql_only::a_second_unique_key_never_changes_a_strangers_row,
+    mysql_only::trap3_a_second_unique_key_never_changes_a_strangers_row,
     mysql_only::keys_that_the_database_takes_for_one_are_refused,
     mysql_only::what_the_server_would_change_is_refused,
     mysql_only::a_counted_key_of_zero_is_zero,
@@ -153,6 +160,7 @@ everywhere!(mongodb, MongoPlace::new();
     mongodb_only::live_findings,
     mongodb_only::wrong_places_are_misconfigured_or_away,
     mongodb_only::manual_bookkeeping_is_never_made,
+    traps::trap25_a_forgotten_idle_connection_is_replaced,
 );
 
 /// A server of each test's own.
@@ -172,7 +180,7 @@ mod mariadb_server {
 
     owned!(
         v2_a_crash_of_the_server_keeps_rows_and_checkpoint_together,
-        v11_messages_keep_within_the_servers_limit,
+        v11_trap12_messages_keep_within_the_servers_limit,
         unfit_servers_are_refused_or_named,
         o33_tls_is_verified,
     );
@@ -193,7 +201,7 @@ fn with_failpoints(test: &str, failpoints: &str) -> Option<bool> {
 const PLACES: [&str; 5] = ["memory", "sqlite", "postgres", "mariadb", "mongodb"];
 
 #[test]
-fn v1_cuts_at_commit_keep_rows_and_checkpoint_together() {
+fn v1_trap8_cuts_at_commit_keep_rows_and_checkpoint_together() {
     for place in PLACES {
         let test = format!("{place}::v1_rows_and_checkpoint_survive_a_cut_together");
         for point in [

@@ -173,7 +173,7 @@ async fn a_stream_of_changes_becomes_the_table_it_came_from() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn t10_tombstones_of_unknown_keys_and_deletes_of_missing_rows_count_as_applied() {
+async fn t10_trap10_tombstones_of_unknown_keys_and_deletes_of_missing_rows_count_as_applied() {
     let rig = Rig::new(RULES);
     let options = EnvelopeOptions {
         envelope: Envelope::Debezium,

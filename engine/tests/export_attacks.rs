@@ -223,7 +223,7 @@ async fn a_skipped_message_stays_skipped_after_a_restart_or_a_crash() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_confirmed_before_a_stop_is_not_sent_again() {
+async fn trap21_what_was_confirmed_before_a_stop_is_not_sent_again() {
     let rig = Rig::new(USERS);
     rig.target.script([Answer::Take, Answer::Misconfigured, Answer::Take, Answer::Misconfigured]);
     let engine = rig.start().await;

@@ -190,7 +190,7 @@ async fn a_batch_is_taken_whole_or_refused_whole_with_its_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn o6_a_full_disk_loses_nothing_and_intake_resumes() {
+async fn o6_trap24_a_full_disk_loses_nothing_and_intake_resumes() {
     let rig = Rig::new(USERS);
     let engine = rig.start().await;
     let done = post(&engine, &changed(0, "a")).await.last.expect("stored");

@@ -378,7 +378,7 @@ async fn an_error_does_not_repeat_the_message() {
 
 /// S14: dead letters are state that the log carries for ever. Their number has a bound, and at it the source waits.
 #[tokio::test(flavor = "multi_thread")]
-async fn at_its_bound_of_dead_letters_a_source_waits_for_the_operator() {
+async fn trap24_at_its_bound_of_dead_letters_a_source_waits_for_the_operator() {
     const BOUND: usize = 100_000;
     let rig = Rig::new(USERS);
     for _ in 0..BOUND + 300_000 {

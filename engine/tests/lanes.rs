@@ -132,3 +132,37 @@ async fn a_view_joins_a_route_with_lanes() {
     assert_eq!(rig.views.rows("names").len(), 101);
     engine.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o26_nothing_of_another_event_in_a_row_or_a_message_over_eight_lanes() {
+    const EVENTS: i64 = 40_000;
+    let rig = rig(8);
+    let engine = rig.start().await;
+    let event = |id: i64| match id % 2 {
+        0 => format!(r#"{{"event":"userChanged","payload":{{"id":{id},"name":"n","email":"{id}@x"}}}}"#),
+        _ => changed(id, "n"),
+    };
+    let mut last = 0;
+    for first in (0..EVENTS).step_by(4_000) {
+        let events: Vec<String> = (first..first + 4_000).map(event).collect();
+        last = post(&engine, &format!("[{}]", events.join(","))).await.last.expect("stored");
+    }
+    in_step(&engine, last).await;
+    let rows = rig.rows();
+    assert_eq!(rows.len() as i64, EVENTS);
+    for row in &rows {
+        let id = row.split(' ').next().expect("an id");
+        let even = id.ends_with(['0', '2', '4', '6', '8']);
+        assert_eq!(*row, if even { format!("{id} n {id}@x") } else { format!("{id} n -") });
+    }
+    let told = rig.target.arrived();
+    assert_eq!(told.len() as i64, EVENTS);
+    for message in &told {
+        let body = String::from_utf8_lossy(&message.body);
+        let id = body.split(r#""id":"#).last().and_then(|rest| rest.split([',', '}']).next()).expect("an id");
+        let want = if id.ends_with(['0', '2', '4', '6', '8']) { 1 } else { 0 };
+        assert_eq!(body.matches("email").count(), want, "{body}");
+        assert_eq!(body.matches(&format!("{id}@x")).count(), want, "{body}");
+    }
+    engine.shutdown().await;
+}

@@ -110,7 +110,7 @@ async fn park_records_survive_a_restart_and_bind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn v3_an_unknown_commit_is_resolved_by_reading_the_checkpoint() {
+async fn v3_trap8_an_unknown_commit_is_resolved_by_reading_the_checkpoint() {
     for done in [false, true] {
         let rig = Rig::new(USERS);
         let engine = rig.start().await;
@@ -190,7 +190,7 @@ async fn read_your_own_writes_names_the_fate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn max_parked_stops_the_route_instead_of_dropping() {
+async fn trap24_max_parked_stops_the_route_instead_of_dropping() {
     let rig = Rig { max_parked: 2, ..Rig::new(USERS) };
     let engine = rig.start().await;
     for id in 0..4 {

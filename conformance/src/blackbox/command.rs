@@ -17,7 +17,14 @@ pub fn program() -> PathBuf {
 
 /// The binary, with an environment that no setting of the caller reaches.
 pub fn gravity() -> Command {
-    let mut command = Command::new(program());
+    gravity_under(&[])
+}
+
+/// The same started by another program, which must become it.
+pub fn gravity_under(wrapper: &[&str]) -> Command {
+    let mut words = wrapper.iter().map(PathBuf::from).chain([program()]);
+    let mut command = Command::new(words.next().expect("the binary at least"));
+    command.args(words);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("GRAVITY_") || name == "RUST_LOG") {
         command.env_remove(name);
     }

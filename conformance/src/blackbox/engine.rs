@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::command::{Ended, gravity};
+use super::command::{Ended, gravity, gravity_under};
 use super::folder::Folder;
 
 /// A running engine on a free port; killed when dropped.
@@ -32,6 +32,19 @@ impl Engine {
         let mut command = gravity();
         command.args(["run", "-c"]).arg(folder.path()).args(["--listen", "127.0.0.1:0"]).args(more);
         command.envs(environment.iter().copied());
+        Engine::launch(command)
+    }
+
+    /// Started by another program, which becomes it.
+    #[track_caller]
+    pub fn start_under(folder: &Folder, wrapper: &[&str], more: &[&str]) -> Engine {
+        let mut command = gravity_under(wrapper);
+        command.args(["run", "-c"]).arg(folder.path()).args(["--listen", "127.0.0.1:0"]).args(more);
+        Engine::launch(command)
+    }
+
+    #[track_caller]
+    fn launch(mut command: Command) -> Engine {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary runs");
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         let said = Arc::new(Mutex::new(Vec::new()));

@@ -111,7 +111,7 @@ pub async fn a_book_ahead_of_the_acknowledgement_makes_no_duplicate(rig: &dyn So
     assert_eq!(book.duplicates(), if rig.delivers_again() { 100 } else { 0 });
 }
 
-pub async fn o2_a_new_consumer_reads_on_without_loss(rig: &dyn SourceRig) {
+pub async fn o2_trap25_a_new_consumer_reads_on_without_loss(rig: &dyn SourceRig) {
     let book = Arc::new(Book::default());
     rig.publish(0, messages("a", 1000)).await;
     let mut source = connected(rig, &book, Start::Earliest).await;
@@ -195,7 +195,7 @@ pub async fn a_dropped_wait_loses_nothing(rig: &dyn SourceRig) {
     assert_eq!((book.len(), book.duplicates()), (500, 0));
 }
 
-pub async fn acknowledged_is_only_what_was_named(rig: &dyn SourceRig) {
+pub async fn trap15_acknowledged_is_only_what_was_named(rig: &dyn SourceRig) {
     if !rig.keeps_acknowledgements() {
         println!("skipped: this broker keeps no acknowledgements");
         return;
@@ -246,7 +246,7 @@ pub async fn a_token_of_an_earlier_connection_is_ignored(rig: &dyn SourceRig) {
     assert_eq!(rig.acknowledged(0).await, rig.first_offset(), "S10: a token dies with its connection");
 }
 
-pub async fn s5_a_new_partition_starts_at_its_beginning(rig: &dyn SourceRig) {
+pub async fn s5_trap9_a_new_partition_starts_at_its_beginning(rig: &dyn SourceRig) {
     rig.publish(0, messages("old", 3)).await;
     let book = Arc::new(Book::default());
     let mut source = connected(rig, &book, Start::Latest).await;

@@ -165,8 +165,8 @@ macro_rules! source_suite {
         $crate::source_suite!(anew $rig);
         $crate::source_suite!(@cases $rig;
             reading_goes_on_where_the_book_stands(2),
-            o2_a_new_consumer_reads_on_without_loss(1),
-            s5_a_new_partition_starts_at_its_beginning(1),
+            o2_trap25_a_new_consumer_reads_on_without_loss(1),
+            s5_trap9_a_new_partition_starts_at_its_beginning(1),
             latest_skips_what_was_there_and_nothing_else(1),
             s6_retention_past_the_book_halts(1),
             an_accepted_gap_is_told_and_reading_goes_on_behind_it(1),
@@ -181,7 +181,7 @@ macro_rules! source_suite {
             gaps_are_normal(1),
             limits_hold(1),
             a_dropped_wait_loses_nothing(2),
-            acknowledged_is_only_what_was_named(1),
+            trap15_acknowledged_is_only_what_was_named(1),
             a_token_of_an_earlier_connection_is_ignored(1),
             s6_a_book_beyond_the_end_halts(1),
             s6_a_recreated_topic_halts(1),

@@ -138,7 +138,7 @@ pub async fn commit_moves_exactly_the_lanes_begun(place: &dyn Place) {
 }
 
 /// V12: another engine took the route over; the old one neither writes nor wins it back.
-pub async fn v12_a_zombie_writes_nothing(place: &dyn Place) {
+pub async fn v12_trap7_a_zombie_writes_nothing(place: &dyn Place) {
     let (zombie, old) = attached(place).await;
     let users = made(place, &*zombie, &USERS).await;
     let heir = place.store();

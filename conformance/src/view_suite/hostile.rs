@@ -108,7 +108,7 @@ pub async fn t1_ten_thousand_hostile_strings(place: &dyn Place) {
 }
 
 /// NUL cannot stand in PostgreSQL's text: refused as content, by its code. SQLite and MySQL keep it.
-pub async fn a_nul_in_text_is_kept_or_refused(place: &dyn Place) {
+pub async fn trap12_a_nul_in_text_is_kept_or_refused(place: &dyn Place) {
     let (store, mut now) = attached(place).await;
     let users = made(place, &*store, &USERS).await;
     let changes = batch(&users, RowOp::Upsert, &["name"], vec![vec![int(1), text("a\0b")]]);
@@ -125,7 +125,7 @@ pub async fn a_nul_in_text_is_kept_or_refused(place: &dyn Place) {
 }
 
 /// T5: a value beyond our own limit is refused before it reaches the wire.
-pub async fn t5_huge_values_are_refused(place: &dyn Place) {
+pub async fn t5_trap12_huge_values_are_refused(place: &dyn Place) {
     let (store, mut now) = attached(place).await;
     let users = made(place, &*store, &USERS).await;
     let big = "x".repeat(8 << 20);

@@ -171,7 +171,7 @@ pub async fn postgres_findings(place: &PostgresPlace) {
 }
 
 /// V8: permissions, before and while a route runs.
-pub async fn postgres_privileges(place: &PostgresPlace) {
+pub async fn trap13_postgres_privileges(place: &PostgresPlace) {
     let (owner, mut now) = attached(place).await;
     let role = format!("reader_{}", place.schema);
     let users = super::made(place, &*owner, &super::USERS).await;

@@ -153,7 +153,7 @@ pub async fn mariadb_findings(place: &MySqlPlace) {
 }
 
 /// V8: permissions, before and while a route runs; those of a role count.
-pub async fn mariadb_privileges(place: &MySqlPlace) {
+pub async fn trap13_mariadb_privileges(place: &MySqlPlace) {
     let (owner, mut now) = attached(place).await;
     let database = &place.options.db_name;
     let (user, role) = (format!("reader_{database}"), format!("role_{database}"));

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// V3: the connection is cut at COMMIT. The store says "unknown"; the checkpoint, read anew, says what happened.
-pub async fn v3_a_cut_at_commit_is_resolved_by_the_checkpoint(place: &MySqlPlace) {
+pub async fn v3_trap8_a_cut_at_commit_is_resolved_by_the_checkpoint(place: &MySqlPlace) {
     let (direct, mut now) = attached(place).await;
     let users = made(place, &*direct, &USERS).await;
     let proxy = CuttingProxy::start(format!("{}:{}", place.options.host, place.options.port)).await;
@@ -79,7 +79,7 @@ fn kill_sessions_of(place: &MySqlPlace, user: &str) {
 }
 
 /// V2: the database ends our session at every step.
-pub async fn v2_killed_sessions_are_replaced(place: &MySqlPlace) {
+pub async fn v2_trap25_killed_sessions_are_replaced(place: &MySqlPlace) {
     let (direct, mut now) = attached(place).await;
     let users = made(place, &*direct, &USERS).await;
     let user = account(place, "secret");
@@ -234,7 +234,7 @@ pub async fn v5_a_deadlock_is_transient(place: &MySqlPlace) {
 
 /// Peers' trap 3, where the table's shape does not say so: a unique key made after the table was looked at, one over a part of
 /// a column, one beside a key of two columns. No row of another key changes.
-pub async fn a_second_unique_key_never_changes_a_strangers_row(place: &MySqlPlace) {
+pub async fn trap3_a_second_unique_key_never_changes_a_strangers_row(place: &MySqlPlace) {
     let (store, mut now) = attached(place).await;
     let exact = format!("ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE={}", place.collation);
     place

@@ -48,7 +48,7 @@ pub async fn v2_a_crash_of_the_server_keeps_rows_and_checkpoint_together() {
 }
 
 /// V11: batches are cut to what the server takes in one message; a row beyond that is its event's fault, and no other's.
-pub async fn v11_messages_keep_within_the_servers_limit() {
+pub async fn v11_trap12_messages_keep_within_the_servers_limit() {
     let Some((_server, place)) = own("--max-allowed-packet=1M") else { return };
     let (store, mut now) = attached(&place).await;
     let users = made(&place, &*store, &USERS).await;

@@ -79,7 +79,7 @@ pub async fn on_create_fills_new_rows_only(place: &dyn Place) {
 }
 
 /// Peers' trap 5: all columns are key.
-pub async fn rows_of_keys_only(place: &dyn Place) {
+pub async fn trap5_rows_of_keys_only(place: &dyn Place) {
     let (store, mut now) = attached(place).await;
     let spec = Spec {
         table: "tags",
@@ -143,7 +143,7 @@ pub async fn a_required_patch_is_refused_where_the_row_is_missing(place: &dyn Pl
 }
 
 /// SEMANTICS 2.2: producers send twice.
-pub async fn insert_of_the_same_row_counts_as_written(place: &dyn Place) {
+pub async fn trap6_insert_of_the_same_row_counts_as_written(place: &dyn Place) {
     let (store, mut now) = attached(place).await;
     let users = made(place, &*store, &USERS).await;
     let both = ["name", "email"];
@@ -231,7 +231,7 @@ pub async fn o29_one_long_text_among_ten_thousand(place: &dyn Place) {
     assert_eq!(place.rows("short", &["id"]).await.len(), 9_999);
 }
 
-pub async fn an_event_is_refused_alone(place: &dyn Place) {
+pub async fn trap19_an_event_is_refused_alone(place: &dyn Place) {
     let (store, mut now) = attached(place).await;
     let spec = Spec { columns: &[("id", "i64", true), ("name", "text", true), ("email", "text", false)], ..USERS };
     let users = made(place, &*store, &spec).await;
@@ -274,7 +274,7 @@ pub async fn after_a_fault_only_rollback_follows(place: &dyn Place) {
 }
 
 /// SEMANTICS 2.3: the row moves and keeps what the event does not carry.
-pub async fn a_key_change_moves_the_row(place: &dyn Place) {
+pub async fn trap4_a_key_change_moves_the_row(place: &dyn Place) {
     let (store, mut now) = attached(place).await;
     let users = made(place, &*store, &USERS).await;
     let both = ["name", "email"];
@@ -373,7 +373,7 @@ pub async fn o36_composite_keys(place: &dyn Place) {
 }
 
 /// Peers' trap 3: a second unique key refuses; it never makes an upsert change another key's row.
-pub async fn another_unique_key_is_a_refusal(place: &dyn Place) {
+pub async fn trap3_another_unique_key_is_a_refusal(place: &dyn Place) {
     let (store, mut now) = attached(place).await;
     let spec = Spec { unique: &[&["email"]], ..USERS };
     let users = made(place, &*store, &spec).await;
@@ -441,7 +441,7 @@ pub async fn large_groups_are_split(place: &dyn Place) {
 }
 
 /// V8: what a DBA took away stops the route; it is no event's fault.
-pub async fn v8_missing_tables_and_columns_stop_the_route(place: &dyn Place) {
+pub async fn v8_trap13_missing_tables_and_columns_stop_the_route(place: &dyn Place) {
     let (store, mut now) = attached(place).await;
     let users = made(place, &*store, &USERS).await;
     let absent = std::sync::Arc::new(gravity_model::TableShape { table: "absent".to_owned(), ..(*users).clone() });
@@ -471,7 +471,7 @@ pub async fn an_empty_batch_moves_the_checkpoint(place: &dyn Place) {
 }
 
 /// V8: a column goes away and comes back under prepared statements.
-pub async fn v8_a_column_dropped_while_running(place: &dyn Place) {
+pub async fn v8_trap13_a_column_dropped_while_running(place: &dyn Place) {
     if place.dialect() == super::Dialect::Memory {
         return;
     }

@@ -152,11 +152,13 @@ impl Place for MongoPlace {
 
     fn why_not(&self, test: &str) -> Option<&'static str> {
         match test {
-            "a_live_table_is_described" | "v8_a_column_dropped_while_running" | "inspect_names_what_is_missing" => {
-                Some("a collection has no columns")
-            }
+            "a_live_table_is_described"
+            | "v8_trap13_a_column_dropped_while_running"
+            | "inspect_names_what_is_missing" => Some("a collection has no columns"),
             // FerretDB calls it an internal error where an update meets a unique index; an insert is refused as it should be.
-            "another_unique_key_is_a_refusal" if !self.decimals => Some("needs a server that names the unique key"),
+            "trap3_another_unique_key_is_a_refusal" if !self.decimals => {
+                Some("needs a server that names the unique key")
+            }
             "partial_updates_do_not_need_every_column" => Some("a collection has no NOT NULL"),
             "commit_moves_exactly_the_lanes_begun" | "v12_taking_over_waits_for_what_is_under_way"
                 if !self.replica_set =>

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// V3: the connection is cut at COMMIT. The store says "unknown"; the checkpoint, read anew, says what happened.
-pub async fn v3_a_cut_at_commit_is_resolved_by_the_checkpoint(place: &PostgresPlace) {
+pub async fn v3_trap8_a_cut_at_commit_is_resolved_by_the_checkpoint(place: &PostgresPlace) {
     let (direct, mut now) = attached(place).await;
     let users = made(place, &*direct, &USERS).await;
     let proxy = CuttingProxy::start(format!("{}:{}", place.options.host, place.options.port)).await;
@@ -91,7 +91,7 @@ fn kill_all_but_psql(place: &PostgresPlace, application: &str) {
 }
 
 /// V2: the database ends our session at every step.
-pub async fn v2_killed_sessions_are_replaced(place: &PostgresPlace) {
+pub async fn v2_trap25_killed_sessions_are_replaced(place: &PostgresPlace) {
     let (direct, mut now) = attached(place).await;
     let users = made(place, &*direct, &USERS).await;
     let application = format!("killed_{}", place.schema);

@@ -191,7 +191,7 @@ pub(super) async fn proposed(place: &dyn Place, name: &str, columns: &[(&str, &s
     }
 }
 
-pub async fn every_type_comes_back_exactly(place: &dyn Place) {
+pub async fn trap12_every_type_comes_back_exactly(place: &dyn Place) {
     let (store, mut now) = attached(place).await;
     let (mut cells, mut refusals) = (0, 0);
     for (number, (word, value, psql, sqlite)) in samples().into_iter().enumerate() {

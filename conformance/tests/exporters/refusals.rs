@@ -95,7 +95,7 @@ async fn on_refused_park_parks_where_the_place_refuses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_else_backs_off_and_is_sent_again_with_the_same_id() {
+async fn trap21_everything_else_backs_off_and_is_sent_again_with_the_same_id() {
     for status in [408, 425, 429, 500, 502, 503, 504] {
         let tries = Arc::new(Mutex::new(0));
         let count = Arc::clone(&tries);

@@ -306,7 +306,7 @@ fn o48_a_copied_data_directory_is_stopped_at_the_view() {
 
 /// Database away: lag in events and seconds rises and returns to 0, readiness names the route, the other route goes on.
 #[test]
-fn o54_lag_rises_and_returns_and_readiness_names_the_route() {
+fn o54_trap16_lag_rises_and_returns_and_readiness_names_the_route() {
     let Some(database) = Database::create() else { return };
     let proxy = Proxy::start(&format!("{}:{}", database.host, database.port));
     let mut entry = database.entry();

@@ -300,7 +300,7 @@ async fn s9_a_long_outage_is_told_as_disconnected() {
 
 /// Acknowledgements reach the broker while reading, not only at the end, and at most once a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commits_follow_what_is_durable() {
+async fn trap15_commits_follow_what_is_durable() {
     let Some(rig) = rig(1).await else { return };
     rig.publish(0, messages("a", 100)).await;
     let book = Arc::new(Book::default());

@@ -6,6 +6,7 @@ mod arrows;
 mod compose;
 mod documents;
 mod sources;
+mod traps;
 mod tree;
 
 /// Fails with all findings, one a line.

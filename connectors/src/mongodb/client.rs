@@ -83,9 +83,10 @@ impl Connections {
         Ok(server)
     }
 
-    /// Asks again what the server is: it may have been turned into a replica set.
+    /// Asks again what the server is: it may have been turned into a replica set. Whoever is under way with the former client
+    /// goes on with it; its connections close when the last of them lets it go.
     pub async fn reopen(&self) -> Result<Server, Fault> {
-        self.close().await;
+        drop(self.held.lock().await.take());
         self.server().await
     }
 

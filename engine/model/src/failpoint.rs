@@ -1,7 +1,7 @@
 //! Named points in the code at which a test build can kill, delay, fail or sabotage the process.
 //!
 //! Compiled to nothing without the feature `failpoints`. With it, the environment variable `GRAVITY_FAILPOINTS` holds
-//! `name=action[@passage]` entries separated by `;`. Actions: `kill` (SIGKILL to itself), `abort`, `delay:MS`, `fail`
+//! `name=action[@passage]` entries separated by `;`. Actions: `kill` (SIGKILL to itself), `abort`, `panic`, `delay:MS`, `fail`
 //! (the caller returns an error of its own), `sabotage` (the caller does the wrong thing on purpose; gates must notice).
 //! `@N` acts on the N-th passage only (1 is the first).
 
@@ -41,6 +41,7 @@ mod enabled {
     enum Action {
         Kill,
         Abort,
+        Panic,
         Delay(Duration),
         Fail,
         Sabotage,
@@ -70,6 +71,7 @@ mod enabled {
             Some(("delay", ms)) => Action::Delay(Duration::from_millis(ms.parse().expect("delay:MS"))),
             None if action == "kill" => Action::Kill,
             None if action == "abort" => Action::Abort,
+            None if action == "panic" => Action::Panic,
             None if action == "fail" => Action::Fail,
             None if action == "sabotage" => Action::Sabotage,
             _ => panic!("GRAVITY_FAILPOINTS: unknown action {action:?}"),
@@ -91,6 +93,7 @@ mod enabled {
                 std::process::abort()
             }
             Action::Abort => std::process::abort(),
+            Action::Panic => panic!("failpoint {name}"),
             Action::Delay(time) => {
                 std::thread::sleep(*time);
                 Hit::Pass

@@ -232,8 +232,8 @@ impl RouteSetup {
         Applier { means, lanes }
     }
 
-    /// Compiles a version of the rules against the live tables, creating missing ones where `"ddl": "create"` says so.
-    /// `tables` leaves out views that are not attached to this route.
+    /// Compiles a version of the rules against the live tables. `tables` are the views that the route writes already and leaves
+    /// out all others; without it the route is at its beginning, and missing tables are made where `"ddl": "create"` says so.
     pub async fn compile(
         &self,
         version: &RulesVersion,
@@ -246,13 +246,22 @@ impl RouteSetup {
         };
         let requests: Vec<TableRequest> =
             version.set.requests(&self.database).into_iter().filter(|r| wanted(r)).collect();
-        self.create_missing(&requests).await?;
+        // A view that was there is not made anew: it would begin empty behind a checkpoint that says otherwise.
+        if tables.is_none() {
+            self.create_missing(&requests).await?;
+        }
         let findings = self.store.inspect(&requests).await?;
         if let Some(finding) = findings.iter().find(|f| f.fatal) {
             let column = finding.column.as_ref().map(|c| format!(", column {c}")).unwrap_or_default();
+            let lost = match finding.code {
+                "live/no-table" if tables.is_some() => {
+                    "; it was there before: put it back with its rows, or take it out of gravity_views"
+                }
+                _ => "",
+            };
             return Err(self.misconfigured(
                 finding.code,
-                format!("table {}{column}: {}; allowed: {}", finding.table, finding.found, finding.allowed),
+                format!("table {}{column}: {}; allowed: {}{lost}", finding.table, finding.found, finding.allowed),
             ));
         }
         for finding in findings {
