@@ -135,7 +135,7 @@ async fn a_view_joins_a_route_with_lanes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn o26_nothing_of_another_event_in_a_row_or_a_message_over_eight_lanes() {
-    const EVENTS: i64 = 40_000;
+    const EVENTS: i64 = 16_000;
     let rig = rig(8);
     let engine = rig.start().await;
     let event = |id: i64| match id % 2 {
