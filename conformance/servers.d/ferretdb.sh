@@ -8,7 +8,7 @@ address=mongodb://127.0.0.1:$PORT/
 
 MODULE_DIR=$ROOT/conformance/servers.d/ferretdb
 VERSION=$(sed -n 's/.*FerretDB\/FerretDB v\([^ ]*\).*/\1/p' "$MODULE_DIR/go.mod")
-BIN_DIR=$WORK/bin/ferretdb-$VERSION
+BIN_DIR=$WORK/bin/ferretdb-$VERSION-$(cksum "$MODULE_DIR/main.go" | cut -d' ' -f1)
 BIN=$BIN_DIR/ferretdb
 DATABASE=ferretdb
 # The client that tests read with.

@@ -2,8 +2,8 @@
 //! code. `GRAVITY_UPDATE=1` prints docs/types.md again.
 
 use gravity_conformance::type_matrix::read::{Client, play};
-use gravity_conformance::type_matrix::{Target, TypeRow, chapters, page};
-use gravity_conformance::view_suite::{MySqlPlace, PostgresPlace, SqlitePlace};
+use gravity_conformance::type_matrix::{Cell, Shown, Target, TypeRow, chapters, page};
+use gravity_conformance::view_suite::{MongoPlace, MySqlPlace, PostgresPlace, SqlitePlace};
 use gravity_model::ColumnType;
 
 fn rows() -> Vec<TypeRow> {
@@ -39,12 +39,23 @@ async fn every_type_in_sqlite() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_type_in_mongodb() {
+    let Some(place) = MongoPlace::new().await else { return };
+    let wrong = wrong(&place).await;
+    place.remove().await;
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
 /// A cell that says nothing of some database would be one that nobody tests.
 #[test]
 fn every_cell_speaks_of_every_database() {
     for row in rows() {
         for target in Target::ALL {
             assert!(row.columns.contains_key(&target), "{}: no column in {}", row.word, target.heading());
+            // For null and absent to be tried with.
+            let taken = |cell: &Cell| matches!(cell.shows[&target], Shown::Reads(_));
+            assert!(row.cells.iter().any(taken), "{}: no value that {} takes", row.word, target.heading());
             for cell in &row.cells {
                 assert!(cell.shows.contains_key(&target), "{} {}: {}", row.word, cell.given, target.heading());
             }

@@ -252,6 +252,9 @@ fn stack(nemesis: Nemesis, load: &Load, run: &Run) -> Result<ExitCode, String> {
         Ok(peers) => peers,
         Err(why) => return Ok(skipped(&why)),
     };
+    if let Some(why) = gate.nemesis.lacks() {
+        println!("skipped: {why}");
+    }
     println!(
         "{}: {} {}, --rate {} --seed {}",
         gate.name(),
@@ -383,7 +386,7 @@ fn run(command: Command) -> Result<ExitCode, String> {
         Command::ForeignOwner { run } => single(Moment::ForeignOwner, &run),
         Command::Sabotage { run } => {
             let able = cutfs::available();
-            if let Err(why) = able.and_then(|()| peers(&arms::ALL).map(drop)) {
+            if let Err(why) = able.and_then(|()| peers(&Arms::at_hand()).map(drop)) {
                 return Ok(skipped(&why));
             }
             let seed = run.seed();

@@ -19,16 +19,21 @@ pub enum Target {
     Postgres,
     Mariadb,
     Sqlite,
+    Mongodb,
 }
 
+/// How many there are.
+pub const TARGETS: usize = 4;
+
 impl Target {
-    pub const ALL: [Target; 3] = [Target::Postgres, Target::Mariadb, Target::Sqlite];
+    pub const ALL: [Target; TARGETS] = [Target::Postgres, Target::Mariadb, Target::Sqlite, Target::Mongodb];
 
     pub fn heading(self) -> &'static str {
         match self {
             Target::Postgres => "PostgreSQL",
             Target::Mariadb => "MariaDB",
             Target::Sqlite => "SQLite",
+            Target::Mongodb => "MongoDB",
         }
     }
 }
@@ -57,7 +62,7 @@ pub struct Cell {
 pub struct TypeRow {
     /// The word as a mapping gives it.
     pub word: &'static str,
-    /// The column's type in the words of each database.
+    /// The column's type in the words of each database; in MongoDB the types of what stands in the field.
     pub columns: BTreeMap<Target, &'static str>,
     /// A table that a DBA made, where no type word of ours makes such a column.
     pub made: Option<BTreeMap<Target, &'static str>>,
@@ -67,7 +72,7 @@ pub struct TypeRow {
 }
 
 /// One text for each of [`Target::ALL`], in its order.
-pub type Each = [Shown; 3];
+pub type Each = [Shown; TARGETS];
 
 pub fn reads(text: impl Into<String>) -> Shown {
     Shown::Reads(text.into())
@@ -77,19 +82,19 @@ pub fn refused(code: &'static str) -> Shown {
     Shown::Refused(code)
 }
 
-fn each<T>(values: [T; 3]) -> BTreeMap<Target, T> {
+fn each<T>(values: [T; TARGETS]) -> BTreeMap<Target, T> {
     Target::ALL.into_iter().zip(values).collect()
 }
 
 impl TypeRow {
     /// A type and the columns that `"ddl": "create"` makes for it. SQLite's is storage class and declared type.
-    pub fn new(word: &'static str, columns: [&'static str; 3]) -> TypeRow {
+    pub fn new(word: &'static str, columns: [&'static str; TARGETS]) -> TypeRow {
         TypeRow { word, columns: each(columns), made: None, cells: Vec::new(), notes: Vec::new() }
     }
 
     /// Columns of tables that a DBA made; written by rules that declare `word`.
     #[must_use]
-    pub fn made(mut self, ddl: [&'static str; 3]) -> TypeRow {
+    pub fn made(mut self, ddl: [&'static str; TARGETS]) -> TypeRow {
         self.made = Some(each(ddl));
         self
     }
@@ -102,8 +107,14 @@ impl TypeRow {
 
     /// Different texts.
     #[must_use]
-    pub fn texts(self, given: &str, shown: [&str; 3]) -> TypeRow {
+    pub fn texts(self, given: &str, shown: [&str; TARGETS]) -> TypeRow {
         self.each(given, shown.map(reads))
+    }
+
+    /// Different texts in the databases that speak SQL, and a refusal in MongoDB.
+    #[must_use]
+    pub fn but(self, given: &str, [postgres, mariadb, sqlite]: [&str; 3], code: &'static str) -> TypeRow {
+        self.each(given, [reads(postgres), reads(mariadb), reads(sqlite), refused(code)])
     }
 
     /// Refused everywhere, before any database sees it.

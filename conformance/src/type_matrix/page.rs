@@ -6,8 +6,10 @@ const HEAD: &str = "\
 # Types: what an event says and what the database shows
 
 Printed from the test `types` of `conformance`, which writes every value below through rules, log and route into a table that
-`\"ddl\": \"create\"` made, and reads it back with `psql`, `mariadb` or `sqlite3`. `GRAVITY_UPDATE=1 cargo test -p gravity-conformance
---test types` prints it again. MySQL is written as MariaDB is, but for the types named below.
+`\"ddl\": \"create\"` made, and reads it back with `psql`, `mariadb`, `sqlite3` or `pymongo`. `GRAVITY_UPDATE=1 cargo test -p
+gravity-conformance --test types` prints it again. MySQL is written as MariaDB is, but for the types named below. FerretDB, which stands in
+for MongoDB where the tests run, keeps no Decimal128, no NUL in a text, no list in a list and no sign of zero: what the MongoDB column shows of
+those was never read back.
 
 - A value comes back exactly, or the event becomes a dead letter with the code shown here; `gravity explain CODE` says more. A
   code without `/` is the database's own.

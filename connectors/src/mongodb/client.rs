@@ -12,7 +12,7 @@ use mongodb::{Client, ClientSession, Cursor, Database};
 use tokio::sync::Mutex;
 
 use super::config::MongoOptions;
-use super::error::{WriteError, fault, integer, write_error};
+use super::error::{WriteError, fault, integer, of_ferretdb, write_error};
 
 /// What the server can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ struct Held {
 pub(super) struct Server {
     pub database: Database,
     pub kind: Kind,
+    /// It says that it is FerretDB, in MongoDB's place.
+    ferretdb: bool,
     /// Statements per update command.
     pub statements: usize,
     limit: std::time::Duration,
@@ -66,6 +68,7 @@ impl Connections {
         let mut server = Server {
             database: client.database(&name),
             kind: Kind::StandAlone,
+            ferretdb: false,
             statements: STATEMENTS,
             limit: statement + self.options.answer_grace,
             max_time_ms: i64::try_from(statement.as_millis()).unwrap_or(i64::MAX),
@@ -77,6 +80,7 @@ impl Connections {
         }
         let build = server.command(doc! { "buildInfo": 1 }, None, "ask the server what it is").await?;
         if build.contains_key("ferretdbVersion") {
+            server.ferretdb = true;
             server.statements = FERRETDB_STATEMENTS;
         }
         *held = Some(Held { client, server: server.clone() });
@@ -137,7 +141,10 @@ impl Server {
         session: Option<&mut ClientSession>,
         doing: &str,
     ) -> Result<Result<i64, WriteError>, Fault> {
-        let answer = self.command(command, session, doing).await?;
+        let answer = match self.command(command, session, doing).await {
+            Err(fault) if self.ferretdb => return of_ferretdb(fault).map(Err),
+            answer => answer?,
+        };
         match write_error(&answer, doing)? {
             Some(error) => Ok(Err(error)),
             None => Ok(Ok(answer.get("n").and_then(integer).unwrap_or_default())),

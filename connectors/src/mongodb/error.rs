@@ -1,4 +1,5 @@
-//! From the server's error codes to the few kinds of fault that the engine treats differently. By code, never by text.
+//! From the server's error codes to the few kinds of fault that the engine treats differently. By code, never by text, but for
+//! FerretDB's internal errors, whose reason stands nowhere else.
 //!
 //! Codes: <https://www.mongodb.com/docs/manual/reference/error-codes/>.
 
@@ -103,6 +104,34 @@ pub(super) fn write_error(answer: &Document, doing: &str) -> Result<Option<Write
     Ok(None)
 }
 
+/// FerretDB's and MongoDB's code for what the server itself failed at.
+const INTERNAL_ERROR: &str = "1";
+/// SQLSTATE of a unique key, and of the class of values that have no place.
+const UNIQUE_VIOLATION: &str = "23505";
+const DATA_EXCEPTION: &str = "22";
+
+/// What FerretDB 1 means by an internal error of a write command. Where an update meets a unique index, or a text is one that the
+/// database behind it cannot store, it passes that database's words on and names no code of its own.
+pub(super) fn of_ferretdb(fault: Fault) -> Result<WriteError, Fault> {
+    if fault.code != INTERNAL_ERROR {
+        return Err(fault);
+    }
+    let state = fault.detail.split_once("(SQLSTATE ").and_then(|(_, rest)| rest.get(..5)).map(str::to_owned);
+    match state {
+        // It does not say which statement; those before it are done, and doing them again changes nothing.
+        Some(state) if state == UNIQUE_VIOLATION => {
+            Ok(WriteError { index: 0, code: DUPLICATE_KEY, message: fault.detail })
+        }
+        None if fault.detail.contains("UNIQUE constraint failed") => {
+            Ok(WriteError { index: 0, code: DUPLICATE_KEY, message: fault.detail })
+        }
+        Some(state) if state.starts_with(DATA_EXCEPTION) => {
+            Err(Fault { kind: FaultKind::RefusedEvent, code: state.into(), ..fault })
+        }
+        _ => Err(fault),
+    }
+}
+
 /// A number of an answer: servers choose its width.
 pub(super) fn integer(value: &mongodb::bson::Bson) -> Option<i64> {
     use mongodb::bson::Bson;
@@ -117,6 +146,27 @@ pub(super) fn integer(value: &mongodb::bson::Bson) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reason_of_ferretdbs_internal_errors_is_read_from_its_words() {
+        let internal = |detail: &str| of_ferretdb(Fault::new(FaultKind::Misconfigured, "1", "write", detail));
+        for words in [
+            r#"[update.go:114] ERROR: duplicate key value violates unique constraint "users_email" (SQLSTATE 23505)"#,
+            "[update.go:114] constraint failed: UNIQUE constraint failed: index 'users_email' (2067)",
+        ] {
+            let refused = internal(words).expect("a refusal").fault("write");
+            assert_eq!((refused.kind, &*refused.code, &*refused.detail), (FaultKind::RefusedEvent, "11000", words));
+        }
+        let text = "ERROR: unsupported Unicode escape sequence (SQLSTATE 22P05)";
+        let refused = internal(text).map(|_| ()).expect_err("no unique key");
+        assert_eq!((refused.kind, &*refused.code), (FaultKind::RefusedEvent, "22P05"));
+        for other in ["ERROR: permission denied for table x (SQLSTATE 42501)", "(SQLSTATE 2", "unexpected EOF"] {
+            let fault = internal(other).map(|_| ()).expect_err("no refusal");
+            assert_eq!((fault.kind, &*fault.code), (FaultKind::Misconfigured, "1"), "{other}");
+        }
+        let coded = Fault::new(FaultKind::Transient, "112", "write", "UNIQUE constraint failed");
+        assert_eq!(of_ferretdb(coded).map(|_| ()).expect_err("has a code").kind, FaultKind::Transient);
+    }
 
     #[test]
     fn v5_error_codes_have_their_kinds() {

@@ -11,6 +11,8 @@ pub enum Server {
     Kafka,
     Nats,
     RabbitMq,
+    /// Or what speaks its protocol, on files of its own.
+    MongoDb,
 }
 
 impl Server {
@@ -22,6 +24,7 @@ impl Server {
             Server::Kafka => "GRAVITY_TEST_KAFKA",
             Server::Nats => "GRAVITY_TEST_NATS",
             Server::RabbitMq => "GRAVITY_TEST_RABBITMQ",
+            Server::MongoDb => "GRAVITY_TEST_FERRETDB",
         }
     }
 
@@ -33,7 +36,12 @@ impl Server {
             Server::Kafka => "kafka",
             Server::Nats => "nats",
             Server::RabbitMq => "rabbitmq",
+            Server::MongoDb => "ferretdb-sqlite",
         }
+    }
+
+    fn given(self) -> Option<String> {
+        std::env::var(self.variable()).ok().filter(|address| !address.is_empty())
     }
 }
 
@@ -79,6 +87,8 @@ pub enum Store {
     Postgres,
     MariaDb,
     Sqlite,
+    /// Of a share of the entities, see [`SHARE`](super::script::SHARE), with doubles for decimals.
+    MongoDb,
 }
 
 impl Store {
@@ -88,6 +98,7 @@ impl Store {
             Store::Postgres => "pg",
             Store::MariaDb => "maria",
             Store::Sqlite => "lite",
+            Store::MongoDb => "doc",
         }
     }
 
@@ -96,6 +107,7 @@ impl Store {
             Store::Postgres => Some(Server::Postgres),
             Store::MariaDb => Some(Server::MariaDb),
             Store::Sqlite => None,
+            Store::MongoDb => Some(Server::MongoDb),
         }
     }
 }
@@ -144,7 +156,11 @@ pub struct Arms {
 }
 
 /// What there is.
-pub const ALL: Arms = Arms {
+pub const ALL: Arms =
+    Arms { stores: &[Store::Postgres, Store::MariaDb, Store::Sqlite, Store::MongoDb], ..ALL_BUT_MONGODB };
+
+/// Every source and exporter, and the databases that speak SQL: where nothing speaks MongoDB's protocol.
+pub const ALL_BUT_MONGODB: Arms = Arms {
     lanes: &[Lane::Kafka, Lane::Http, Lane::Nats, Lane::RabbitMq],
     stores: &[Store::Postgres, Store::MariaDb, Store::Sqlite],
     outlets: &[
@@ -163,6 +179,11 @@ pub const FEW: Arms = Arms {
 };
 
 impl Arms {
+    /// [`ALL`], but for a MongoDB that this machine cannot have.
+    pub fn at_hand() -> Arms {
+        if Server::MongoDb.given().is_some() { ALL } else { ALL_BUT_MONGODB }
+    }
+
     /// Each server once.
     pub fn servers(&self) -> Vec<Server> {
         let lanes = self.lanes.iter().filter_map(|lane| lane.server());
@@ -184,7 +205,7 @@ impl Peers {
     pub fn from_environment(arms: &Arms) -> Result<Peers, String> {
         let mut peers = Peers::default();
         for server in arms.servers() {
-            let address = std::env::var(server.variable()).ok().filter(|address| !address.is_empty());
+            let address = server.given();
             let missing = || format!("{} is not set (eval \"$(conformance/servers env)\")", server.variable());
             peers.0.insert(server, address.ok_or_else(missing)?);
         }
@@ -238,6 +259,8 @@ mod tests {
     fn both_forms_of_an_address_are_taken_apart() {
         let place = Place::parse("postgres://g@127.0.0.1:15432/postgres").expect("parsed");
         assert_eq!(place, Place { user: "g".to_owned(), host: "127.0.0.1".to_owned(), port: 15432 });
+        let place = Place::parse("mongodb://127.0.0.1:17018/").expect("parsed");
+        assert_eq!((place.user.as_str(), place.port), ("", 17018));
         assert_eq!(Place::parse("127.0.0.1:9").expect("parsed").authority(), "127.0.0.1:9");
         assert!(Place::parse("nowhere").is_err());
     }
@@ -245,7 +268,8 @@ mod tests {
     #[test]
     fn the_few_need_fewer_servers() {
         assert_eq!(FEW.servers(), [Server::Postgres, Server::Kafka]);
-        assert_eq!(ALL.servers().len(), 5);
+        assert_eq!(ALL.servers().len(), 6);
+        assert_eq!(ALL_BUT_MONGODB.servers().len(), 5);
         let peers = Peers::default().with(Server::Kafka, "127.0.0.1:1".to_owned());
         assert!(peers.at(Server::Kafka).is_ok() && peers.at(Server::Nats).is_err());
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::arms::{Arms, Lane, Outlet, Peers, Server, Store};
+use super::script::{MOVED, SHARE};
 
 /// Names and places of one run.
 #[derive(Clone, Debug)]
@@ -88,6 +89,7 @@ impl Layout {
                 Store::Postgres => self.served("postgres", Server::Postgres)?,
                 Store::MariaDb => self.served("mysql", Server::MariaDb)?,
                 Store::Sqlite => json!({"type": "sqlite", "path": self.sqlite(), "ddl": "create"}),
+                Store::MongoDb => self.served("mongodb", Server::MongoDb)?,
             };
             Ok((store.route().to_owned(), entry))
         };
@@ -141,6 +143,35 @@ impl Layout {
 }
 
 fn rules(arms: &Arms) -> Value {
+    let mut rules = projections("decimal(20,4)");
+    for event in EVENTS {
+        for store in arms.stores.iter().filter(|store| **store != Store::MongoDb) {
+            let behind = arms.outlets.iter().filter(|(_, behind)| behind == store);
+            let exporters: Vec<&str> = behind.map(|(outlet, _)| outlet.exporter()).collect();
+            let mut routing = json!({"event": event, "database": store.route()});
+            if !exporters.is_empty() {
+                routing["exporter"] = json!(exporters);
+            }
+            rules.push(routing);
+        }
+    }
+    if arms.stores.contains(&Store::MongoDb) {
+        // What stands in for it has no Decimal128, and reads a whole collection to find a document.
+        for mut rule in projections("f64") {
+            let entity = match rule["event"].as_str() {
+                Some(event) if event.starts_with("order") => "order.entity".to_owned(),
+                _ => format!("user.id % {MOVED}"),
+            };
+            rule["filter"] = json!(format!("{entity} < {SHARE}"));
+            rule["database"] = json!(Store::MongoDb.route());
+            rules.push(rule);
+        }
+    }
+    json!({"rules": rules})
+}
+
+/// What the events write, amounts as this type.
+fn projections(amounts: &str) -> Vec<Value> {
     let id = || json!({"source": "user.id", "target": "id", "type": "i64", "primary": true});
     let name = || json!({"source": "user.name", "target": "name", "type": "text"});
     let email = || json!({"source": "user.email", "target": "email", "type": "text"});
@@ -152,7 +183,7 @@ fn rules(arms: &Arms) -> Value {
     };
     let state = |word: &str| json!({"value": word, "target": "state", "type": "text"});
     let mut placed = order();
-    placed.push(json!({"source": "order.total", "target": "total", "type": "decimal(20,4)"}));
+    placed.push(json!({"source": "order.total", "target": "total", "type": amounts}));
     placed.push(state("placed"));
     let mut shipped = order();
     shipped.push(state("shipped"));
@@ -160,7 +191,7 @@ fn rules(arms: &Arms) -> Value {
         json!({"event": "userCreated", "table": "users", "method": "update", "mapping": [
             id(), name(), email(),
             {"source": "user.age", "target": "age", "type": "i64"},
-            {"source": "user.amount", "target": "amount", "type": "decimal(20,4)"},
+            {"source": "user.amount", "target": "amount", "type": amounts},
             {"source": "user.active", "target": "active", "type": "bool"},
         ]}),
         json!({"event": "userRenamed", "table": "users", "method": "update", "mapping": [id(), name()]}),
@@ -178,17 +209,8 @@ fn rules(arms: &Arms) -> Value {
             {"source": "$meta.sequence", "target": "sequence", "type": "i64", "primary": true},
             {"source": "i", "target": "i", "type": "i64"},
         ]}));
-        for store in arms.stores {
-            let behind = arms.outlets.iter().filter(|(_, behind)| behind == store);
-            let exporters: Vec<&str> = behind.map(|(outlet, _)| outlet.exporter()).collect();
-            let mut routing = json!({"event": event, "database": store.route()});
-            if !exporters.is_empty() {
-                routing["exporter"] = json!(exporters);
-            }
-            rules.push(routing);
-        }
     }
-    json!({"rules": rules})
+    rules
 }
 
 fn write(path: &Path, value: &Value) -> Result<(), String> {
@@ -209,7 +231,8 @@ mod tests {
             .with(Server::MariaDb, "mysql://root@127.0.0.1:13306/".to_owned())
             .with(Server::Kafka, "127.0.0.1:9".to_owned())
             .with(Server::Nats, "127.0.0.1:4".to_owned())
-            .with(Server::RabbitMq, "127.0.0.1:5".to_owned());
+            .with(Server::RabbitMq, "127.0.0.1:5".to_owned())
+            .with(Server::MongoDb, "mongodb://127.0.0.1:17018/".to_owned());
         let layout = Layout {
             arms: ALL,
             engine_peers: peers.clone().with(Server::Nats, "127.0.0.1:44".to_owned()),
@@ -232,7 +255,14 @@ mod tests {
         assert_eq!(read("exporter.json")["exporter"]["topic"]["port"], 9);
         assert_eq!(read("sources.json")["sources"]["stream"]["hosts"][0], "127.0.0.1:44");
         assert_eq!(read("sources.json")["sources"].as_object().map(Map::len), Some(4));
-        assert_eq!(read("rules.json")["rules"].as_array().map(Vec::len), Some(7 + 4 * 7));
+        let rules = read("rules.json")["rules"].as_array().cloned().expect("a list");
+        // Rows and routings, and rows once more with a filter.
+        assert_eq!(rules.len(), 2 * 7 + 3 * 7 + 2 * 7);
+        let of_mongodb: Vec<&Value> = rules.iter().filter(|rule| rule["database"] == "doc").collect();
+        assert_eq!(of_mongodb.len(), 14);
+        assert_eq!(of_mongodb[0]["filter"], "user.id % 1000000 < 100");
+        assert_eq!(of_mongodb[5]["filter"], "order.entity < 100");
+        assert_eq!(read("databases.json")["databases"]["doc"]["port"], 17018);
         assert_eq!(layout.database_url(Server::Postgres).as_deref(), Ok("postgres://g@127.0.0.1:15432/d"));
         assert_eq!(layout.database_url(Server::MariaDb).as_deref(), Ok("mysql://root@127.0.0.1:13306/d"));
     }

@@ -4,10 +4,9 @@ use tempfile::TempDir;
 
 use super::arms::{Arms, Lane, Outlet, Peers, Server, Store};
 use super::config::Layout;
-use super::engine;
-use super::tables;
 use super::target::hook::Hook;
 use super::target::{queue, stream, topic};
+use super::{documents, engine, tables};
 use crate::torture::workspace;
 
 pub struct Ground {
@@ -42,6 +41,7 @@ impl Ground {
                 }
                 Store::MariaDb => tables::create_mariadb(layout.peers.at(Server::MariaDb)?, &layout.database).await?,
                 Store::Sqlite => {}
+                Store::MongoDb => documents::remove(layout.peers.at(Server::MongoDb)?, &layout.database).await?,
             }
         }
         let channels = channels(&layout);
@@ -67,6 +67,7 @@ impl Ground {
                 Store::Postgres => tables::drop_postgres(layout.peers.at(Server::Postgres)?, &layout.database).await?,
                 Store::MariaDb => tables::drop_mariadb(layout.peers.at(Server::MariaDb)?, &layout.database).await?,
                 Store::Sqlite => {}
+                Store::MongoDb => documents::remove(layout.peers.at(Server::MongoDb)?, &layout.database).await?,
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 pub mod arms;
 pub mod config;
+mod documents;
 pub mod engine;
 pub mod feed;
 pub mod fence;

@@ -12,6 +12,9 @@ use crate::torture::random::Random;
 /// Distance between an entity's two ids.
 pub const MOVED: i64 = 1_000_000;
 
+/// Entities below this make the whole of what a slow database gets: whole, so that their histories are, and of every lane.
+pub const SHARE: u64 = 100;
+
 /// A user's columns beside the key; `None` is NULL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct User {

@@ -95,7 +95,7 @@ where
 }
 
 /// A decimal without trailing zeros: how many of them a database shows is its own affair.
-fn digits(text: &str) -> String {
+pub fn digits(text: &str) -> String {
     match text.contains('.') {
         true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
         false => text.to_owned(),
