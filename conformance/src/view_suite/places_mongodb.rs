@@ -177,7 +177,7 @@ impl Place for MongoPlace {
 
     fn why_not(&self, test: &str) -> Option<&'static str> {
         match test {
-"a_live_table_is_described"
+            "a_live_table_is_described"
             | "v8_trap13_a_column_dropped_while_running"
             | "inspect_names_what_is_missing" => Some("a collection has no columns"),
             "partial_updates_do_not_need_every_column" => Some("a collection has no NOT NULL"),
