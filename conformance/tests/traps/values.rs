@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::target::{MAILED, ROUTE, Target, event, mailed, parked_codes, post, rule, settled};
 
-/// What fits (a text of digits is a whole number) is written with its digits, what does not parks its event alone; the rows behind it are not held up.
+/// What fits (a text of digits is a whole number) is written with its digits, what does not parks its event alone; the rows behind
+/// it are not held up.
 pub fn trap11_a_field_that_is_whole_then_a_fraction_then_a_text(target: &Target) {
     let columns = [("id", "i64"), ("n", "i64"), ("f", "f64"), ("t", "text")];
     let folder = target.config(&[rule("measured", "measures", "update", &columns, 1)]);
