@@ -8,7 +8,7 @@ use gravity_model::port::view::ViewStore;
 use gravity_model::{ChangeBatch, Fault};
 use serde_json::json;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{Connection, Executor, QueryBuilder, Sqlite};
+use sqlx::{AssertSqlSafe, Connection, Executor, QueryBuilder, Sqlite};
 
 use crate::figures::{Samples, machine};
 use crate::views::{self, BATCH, COLUMNS, rate, upsert_all};
@@ -71,7 +71,7 @@ async fn through_port(path: &Path, rows: &[(i64, Row)]) -> Result<(f64, f64), St
     let wrong = |error: sqlx::Error| error.to_string();
     let mut connection = SqliteConnection::connect_with(&open(path)).await.map_err(wrong)?;
     let table = format!("CREATE TABLE orders (id integer PRIMARY KEY, {COLUMN_TYPES})");
-    connection.execute(table.as_str()).await.map_err(wrong)?;
+    connection.execute(AssertSqlSafe(table)).await.map_err(wrong)?;
     connection.close().await.map_err(wrong)?;
     let store = SqliteViews::new(SqliteOptions::new(path)).map_err(|fault: Fault| fault.to_string())?;
     let mut checkpoint = views::attach(&store).await?;
@@ -86,14 +86,14 @@ async fn through_port(path: &Path, rows: &[(i64, Row)]) -> Result<(f64, f64), St
 /// Rows/s of plain inserts, in the order of their ids as the other side has them.
 async fn insert_all(path: &Path, rows: &[(i64, Row)]) -> Result<f64, sqlx::Error> {
     let mut connection = SqliteConnection::connect_with(&open(path)).await?;
-    connection.execute(format!("CREATE TABLE orders (id integer, {COLUMN_TYPES})").as_str()).await?;
+    connection.execute(AssertSqlSafe(format!("CREATE TABLE orders (id integer, {COLUMN_TYPES})"))).await?;
     let began = std::time::Instant::now();
     for rows in rows.chunks(BATCH) {
         let mut sorted: Vec<&(i64, Row)> = rows.iter().collect();
         sorted.sort_unstable_by_key(|(id, _)| *id);
         let mut transaction = connection.begin().await?;
         for rows in sorted.chunks(STATEMENT) {
-            let mut insert: QueryBuilder<'_, Sqlite> =
+            let mut insert: QueryBuilder<Sqlite> =
                 QueryBuilder::new(format!("INSERT INTO orders ({}) ", COLUMNS.join(", ")));
             insert.push_values(rows, |mut values, (id, row)| {
                 values.push_bind(*id).push_bind(&row.customer).push_bind(&row.status).push_bind(&row.note);
