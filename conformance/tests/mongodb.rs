@@ -3,7 +3,10 @@
 
 use gravity_conformance::blackbox::engine::{Engine, assert_identity};
 use gravity_conformance::blackbox::folder::Folder;
-use gravity_conformance::view_suite::MongoPlace;
+use gravity_conformance::engine_rig::EngineRig;
+use gravity_conformance::view_suite::{MongoPlace, Place, table};
+use gravity_engine::status::DeadLetter;
+use gravity_rules::DatabaseKind;
 use serde_json::json;
 
 const ROUNDS: u64 = 5;
@@ -64,4 +67,36 @@ fn events_become_documents_once_through_kills() {
     engine.stop();
     println!("{sent} events, {} kills, {} documents, 0 lost, 0 doubled", ROUNDS - 1, rows.len());
     runtime.block_on(place.remove());
+}
+
+/// The server alone knows: whether it says so of an insert or of an update, the event is parked and the others go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_meets_a_unique_index_is_parked() {
+    let Some(place) = MongoPlace::new().await else { return };
+    let rules = json!({"rules": [{"event": "user", "table": "users", "method": "update", "mapping": [
+        {"source": "id", "target": "id", "type": "i64", "primary": true},
+        {"source": "email", "target": "email", "type": "text"}]}]});
+    let engine = EngineRig::new(DatabaseKind::Mongodb, place.store(), rules.to_string()).start().await;
+    let user = |id: u64, email: &str| json!({"event": "user", "payload": {"id": id, "email": email}});
+    let first = engine.post(&json!([user(1, "a"), user(2, "b")]).to_string()).await;
+    engine.in_view(first).await;
+    // Made while the route runs: FerretDB tells nobody that an index is sparse, and the route would refuse it at its start.
+    let index = json!({"key": {"email": 1}, "name": "email", "unique": true, "sparse": true});
+    place.command(json!({"createIndexes": "users", "indexes": [index]}));
+    // An update, an insert, one that is fine; and what shares a key with a parked event waits behind it.
+    let parked = engine.post(&json!([user(2, "a"), user(3, "b"), user(4, "d")]).to_string()).await;
+    engine.in_view(parked).await;
+    let last = engine.post(&user(2, "z").to_string()).await;
+    engine.in_view(last).await;
+    let letters = engine.0.dead_letters(Some("db1")).await.expect("listed");
+    let code = |letter: &DeadLetter| if letter.waiting { "it waits".to_owned() } else { letter.code.clone() };
+    let letters: Vec<(u64, String)> = letters.iter().map(|letter| (letter.sequence, code(letter))).collect();
+    let route = engine.route();
+    engine.0.shutdown().await;
+    let rows = place.rows("users", &["id", "email"]).await;
+    place.remove().await;
+    let wanted = [(parked - 2, "11000"), (parked - 1, "11000"), (last, "it waits")];
+    let wanted = wanted.map(|(sequence, code)| (sequence, code.to_owned()));
+    assert_eq!(letters, wanted, "{route:?}");
+    assert_eq!(rows, table(&[&["1", "a"], &["2", "b"], &["4", "d"]]));
 }

@@ -101,6 +101,8 @@ fn keyed(document: &Document, key: &Bson) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
 
     #[test]
@@ -110,7 +112,7 @@ mod tests {
             "_id": { "entity": 1_i64, "number": 2_i64 }, "entity": 1_i64, "number": 2_i64, "total": -3.0, "state": "s",
         };
         let audit = doc! { "_id": 5_i64, "sequence": 5_i64, "i": 4_i64 };
-        let tables = collect(&[user.clone()], &[order.clone()], &[audit]).expect("read");
+        let tables = collect(from_ref(&user), from_ref(&order), &[audit]).expect("read");
         let wanted = User { name: Some("n".to_owned()), amount: Some("1.5".to_owned()), ..User::default() };
         assert_eq!(tables.users[&7], wanted);
         assert_eq!(tables.orders[&(1, 2)], Order { total: "-3".to_owned(), state: "s".to_owned() });
