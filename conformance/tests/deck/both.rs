@@ -1,4 +1,4 @@
-//! The deck's scenario with the deck's own files and with tools that nobody here wrote: the row first, then whoever is told.
+//! One event into two databases at once with two exporters behind them: the row first, then whoever is told.
 //!
 //! The files of deploy/examples/deck run as they stand; hosts and ports are changed, nothing else. Its user names, passwords and
 //! database names hold: a PostgreSQL, a MariaDB and a broker of the test's own are set up for them.
@@ -14,10 +14,11 @@ use gravity_conformance::blackbox::server::{PrivateMariaDb, PrivatePostgres, roo
 use gravity_conformance::blackbox::tools::{KcatFollow, curl, kcat_publish, kcat_read, mariadb, psql, psql_command};
 use serde_json::{Value, json};
 
+use crate::store::TABLE;
+
 const EVENT: &str =
     r#"{"event": "userCreated", "payload": {"id": 1, "name": "Fred Chien", "email": "fred@brobridge.com"}}"#;
 const ROW: &str = "1|Fred Chien|fred@brobridge.com";
-const TABLE: &str = "CREATE TABLE users (id bigint PRIMARY KEY, col_name text, col_email text)";
 
 #[derive(Clone, Copy, Debug)]
 enum Form {
