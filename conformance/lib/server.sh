@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 #
 # A server file sets VARIABLE (the environment variable that names the server for tests), address (its value for
-# our own), and defines missing_packages, install, start, ready. It may override lacking, stop_signal, stop, crash, own_dir, forget
+# our own), and defines missing_packages, install, start, ready. It may override lacking, clients, stop_signal, stop, crash, own_dir, forget
 # (what `wipe` removes outside of the folder).
 
 # Folder of the server's data, log and pid file. Our callers set NAME.
@@ -15,6 +15,8 @@ stop_signal=TERM
 missing_packages() { :; }
 # Says why this machine cannot have the server, and then it is skipped; fails where it can.
 lacking() { return 1; }
+# What tests speak to the server with, where no package has it; also when the server runs already.
+clients() { :; }
 install() { :; }
 control() { die "$NAME has no tool of its own"; }
 

@@ -1,4 +1,5 @@
-# NATS with JetStream: one process, built from source at the version that servers.d/nats/go.mod names.
+# NATS with JetStream: one process, built from source at the version that servers.d/nats/go.mod names; and `nats`, the project's own
+# command-line client, at the version of servers.d/nats/cli/go.mod.
 # shellcheck shell=bash disable=SC2034
 
 VARIABLE=GRAVITY_TEST_NATS
@@ -10,6 +11,8 @@ VERSION=$(sed -n 's/.*nats-server\/v2 v\([^ ]*\).*/\1/p' "$MODULE_DIR/go.mod")
 # GRAVITY_NATS_BIN: another nats-server, to run the suites against (Debian's, an older one).
 BIN_DIR=$WORK/bin/nats-server-$VERSION
 BIN=${GRAVITY_NATS_BIN:-$BIN_DIR/nats-server}
+CLI_VERSION=$(sed -n 's/.*nats-io\/natscli v\([^ ]*\).*/\1/p' "$MODULE_DIR/cli/go.mod")
+CLI_DIR=$WORK/bin/nats-cli-$CLI_VERSION
 
 # Debian's Go is too old to fetch the one that go.mod names; 1.21 and newer fetch it by themselves.
 lacking() {
@@ -26,16 +29,29 @@ install() {
   write_config
 }
 
+# Tests that publish with it say that they are skipped where it cannot be had. GRAVITY_NATS_CLI: another one, or `none`.
+clients() {
+  [[ -n ${GRAVITY_NATS_CLI:-} || -x $CLI_DIR/nats ]] && return
+  mkdir -p "$LOGS"
+  LOG_FILE=$LOGS/nats-cli.log built "nats $CLI_VERSION" "$MODULE_DIR/cli" "$CLI_DIR" ||
+    say "nats: Go could not build the command-line client ($LOGS/nats-cli.log)"
+}
+
 build() {
   [[ -x $BIN ]] && return
   [[ -z ${GRAVITY_NATS_BIN:-} ]] || die "nats: GRAVITY_NATS_BIN names no program: $GRAVITY_NATS_BIN"
   have go || die "nats: go is needed to build the server"
-  say "building nats-server $VERSION"
-  local part=$BIN_DIR.part-$$
+  built "nats-server $VERSION" "$MODULE_DIR" "$BIN_DIR" ||
+    { tail -n 20 "$LOG_FILE" >&2; die "nats: Go could not build the server ($LOG_FILE)"; }
+}
+
+# The tool of a module, whole or not at all: built WHAT MODULE FOLDER
+built() {
+  local part=$3.part-$$
+  say "building $1"
   mkdir -p "$part"
-  (cd "$MODULE_DIR" && GOBIN=$part GOFLAGS=-mod=readonly go install tool) </dev/null >>"$LOG_FILE" 2>&1 9>&- ||
-    { rm -rf "$part"; tail -n 20 "$LOG_FILE" >&2; die "nats: Go could not build the server ($LOG_FILE)"; }
-  mv "$part" "$BIN_DIR"
+  (cd "$2" && GOBIN=$part GOFLAGS=-mod=readonly go install tool) </dev/null >>"$LOG_FILE" 2>&1 9>&- || { rm -rf "$part"; return 1; }
+  mv "$part" "$3"
 }
 
 # Two files hold what a private server of a test may want otherwise: who may sign in, and anything more.

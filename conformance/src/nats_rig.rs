@@ -304,6 +304,7 @@ impl PrivateNats {
             .args(arguments)
             .env("GRAVITY_WORK", self.folder.path())
             .env("GRAVITY_NATS_PORT", self.port.to_string())
+            .env("GRAVITY_NATS_CLI", "none")
             .env_remove("GRAVITY_TEST_NATS")
             .stdin(Stdio::null());
         command

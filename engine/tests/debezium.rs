@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use gravity_connectors::memory::source::Published;
-use gravity_engine::{Engine, Envelope, EnvelopeOptions, NameFrom, Tombstone};
+use gravity_engine::{Engine, Envelope, EnvelopeOptions, KeyFrom, NameFrom, Tombstone};
 use support::{Rig, in_step, route};
 
 const RULES: &str = r#"{"rules": [{"event": "users", "table": "users", "method": "upsert", "mapping": [
@@ -30,7 +30,12 @@ struct Upstream<'r> {
     state: u64,
     /// Transaction metadata goes to the same topic.
     has_transactions: bool,
+    /// The protocol has neither keys nor null values: a header and an empty value stand for them.
+    has_plain_messages: bool,
 }
+
+/// Header that carries the key where the protocol has none.
+const KEY_HEADER: &str = "row-key";
 
 impl Upstream<'_> {
     fn pick(&mut self, below: u64) -> u64 {
@@ -39,16 +44,14 @@ impl Upstream<'_> {
     }
 
     fn send(&mut self, id: u64, headers: &[(&str, String)], payload: Option<String>) {
-        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into_bytes())).collect();
-        self.rig.broker.publish(
-            0,
-            Published {
-                key: Some(key(id).into_bytes()),
-                payload: payload.map(String::into_bytes),
-                headers,
-                ..Published::default()
-            },
-        );
+        let mut headers: Vec<_> =
+            headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into_bytes())).collect();
+        let (mut key, mut payload) = (Some(key(id).into_bytes()), payload.map(String::into_bytes));
+        if self.has_plain_messages {
+            headers.extend(key.take().map(|key| (KEY_HEADER.to_owned(), key)));
+            payload.get_or_insert_default();
+        }
+        self.rig.broker.publish(0, Published { key, payload, headers, ..Published::default() });
         self.sent += 1;
     }
 
@@ -137,14 +140,17 @@ async fn caught_up(engine: &Engine, sent: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_of_changes_becomes_the_table_it_came_from() {
-    for (seed, envelope, tombstone) in [
-        (1, Envelope::Debezium, Tombstone::Ignore),
-        (2, Envelope::Debezium, Tombstone::Delete),
-        (3, Envelope::Auto, Tombstone::Delete),
+    for (seed, envelope, tombstone, has_plain_messages) in [
+        (1, Envelope::Debezium, Tombstone::Ignore, false),
+        (2, Envelope::Debezium, Tombstone::Delete, false),
+        (3, Envelope::Auto, Tombstone::Delete, false),
+        (4, Envelope::Debezium, Tombstone::Ignore, true),
+        (5, Envelope::Debezium, Tombstone::Delete, true),
     ] {
         let rig = Rig::new(RULES);
         let event_from = Some(NameFrom::Constant("users".to_owned()));
-        let options = EnvelopeOptions { envelope, event_from, tombstone, ..EnvelopeOptions::default() };
+        let key_from = has_plain_messages.then(|| KeyFrom::Header(KEY_HEADER.to_owned()));
+        let options = EnvelopeOptions { envelope, event_from, key_from, tombstone };
         let mut upstream = Upstream {
             rig: &rig,
             rows: BTreeMap::new(),
@@ -153,6 +159,7 @@ async fn a_stream_of_changes_becomes_the_table_it_came_from() {
             unmatched: 0,
             state: seed,
             has_transactions: envelope == Envelope::Debezium,
+            has_plain_messages,
         };
         for half in 0..2 {
             let engine = start(&rig, &options).await;
@@ -190,6 +197,7 @@ async fn t10_trap10_tombstones_of_unknown_keys_and_deletes_of_missing_rows_count
         unmatched: 0,
         state: 1,
         has_transactions: false,
+        has_plain_messages: false,
     };
     upstream.send(1, &[], None);
     upstream.change("d", 2, &[], &key(2), "null");

@@ -1,10 +1,11 @@
 //! The real binary from outside: started as a child, driven and looked at with tools that nobody here wrote.
 //!
-//! `psql`, `mariadb`, `sqlite3`, `kcat`, `curl` are child processes; rows and messages are compared as those tools print them. Nothing in
-//! here knows the engine's types, so that a wrong notion shared by engine and test cannot hide.
+//! `psql`, `mariadb`, `sqlite3`, `kcat`, `nats`, `amqp-publish`, `curl` are child processes; rows and messages are compared as those
+//! tools print them. Nothing in here knows the engine's types, so that a wrong notion shared by engine and test cannot hide.
 
 pub mod broker;
 pub mod command;
+pub mod door;
 pub mod engine;
 pub mod folder;
 pub mod hook;
@@ -37,6 +38,16 @@ pub fn postgres() -> Option<String> {
 /// `mysql://USER@HOST:PORT/` of the MariaDB under test.
 pub fn mariadb() -> Option<String> {
     under_test("GRAVITY_TEST_MARIADB")
+}
+
+/// `HOST:PORT` of the NATS under test.
+pub fn nats() -> Option<String> {
+    under_test("GRAVITY_TEST_NATS")
+}
+
+/// `HOST:PORT` of the RabbitMQ under test.
+pub fn rabbitmq() -> Option<String> {
+    under_test("GRAVITY_TEST_RABBITMQ")
 }
 
 /// Looks until `holds`; fails after 30 s with what was seen last.

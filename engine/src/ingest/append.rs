@@ -108,10 +108,9 @@ impl Append {
         let key = record.key.map(|span| batch.bytes(span));
         let slot = &batch.slots[usize::from(record.slot)];
         let subject = &slot.subject;
-        let after_delete = match payload {
-            None => deletes.before(slot, key).map(str::to_owned),
-            Some(_) => None,
-        };
+        let outer_key = options.outer_key(key, headers);
+        let after_delete =
+            if options.is_null(payload) { deletes.before(slot, outer_key).map(str::to_owned) } else { None };
         let message = Message {
             payload,
             key,
@@ -134,7 +133,7 @@ impl Append {
                     if let (None, Repeat::ById(id)) = (&decoded.id, record.repeat) {
                         decoded.id = std::str::from_utf8(batch.bytes(id)).ok().map(Cow::Borrowed);
                     }
-                    deletes.note(slot, key, Some(&decoded));
+                    deletes.note(slot, outer_key, Some(&decoded));
                     let joined = join_headers(headers, &self.extra);
                     let headers = joined.as_ref().map_or(headers, HeaderBuf::as_headers);
                     let event = event_of(&decoded, source, headers);
@@ -147,7 +146,7 @@ impl Append {
                 Err(why) => why,
             }
         };
-        deletes.note(slot, key, None);
+        deletes.note(slot, outer_key, None);
         let is_cut = why.code == TOO_LARGE;
         let keep = |part: &'_ [u8]| if is_cut { part.len().min(KEPT_OF_TOO_LARGE) } else { part.len() };
         let key = key.map(|key| &key[..keep(key)]);

@@ -17,6 +17,7 @@ use crate::ingest::body::{self, Items};
 use crate::ingest::digest::digest;
 use crate::ingest::envelope::{self, Decoded, EnvelopeOptions, Message, excerpt};
 use crate::ingest::gauge::SourceGauge;
+use crate::ingest::kept_headers::kept_headers;
 use crate::ingest::request::{IntakeAnswer, IntakeError, IntakeRequest, malformed, refused, unavailable};
 use crate::ingest::task::DRAIN_WITHIN;
 use crate::status::RunState;
@@ -140,7 +141,8 @@ impl Intake {
             done
         });
         let range = settled.await.map_err(|error| unavailable(&error))?.map_err(refused)?;
-        Ok(IntakeAnswer { first: Some(range.first.get()), last: Some(range.last.get()), duplicates })
+        let (first, last) = (Some(range.first.get()), Some(range.last.get()));
+        Ok(IntakeAnswer { first, last, duplicates, is_repeat: false })
     }
 
     /// Waits for the requests that were taken in before draining began, for [`DRAIN_WITHIN`] at most; the log's end then
@@ -156,7 +158,7 @@ impl Intake {
 impl Inner {
     /// Everything up to the append.
     fn prepare(self: &Arc<Self>, request: &IntakeRequest, may_block: bool) -> Result<Prepared, IntakeError> {
-        let headers = kept_headers(request);
+        let headers = kept_headers(&request.headers);
         let settings = self.settings.read().clone();
         let events = self.decode(&settings.envelope, request, headers.as_headers())?;
         let keys = self.keys(request, &events)?;
@@ -198,7 +200,8 @@ impl Inner {
         }
         if batch.is_empty() {
             self.gauge.count_duplicates(duplicates);
-            return Ok(Prepared::Answered(IntakeAnswer { first: None, last: None, duplicates }));
+            let answer = IntakeAnswer { first: None, last: None, duplicates, is_repeat: false };
+            return Ok(Prepared::Answered(answer));
         }
         Ok(Prepared::Append { batch, events: u64::from(stored), duplicates, claim })
     }
@@ -275,7 +278,8 @@ impl Inner {
         self.gauge.count_duplicates(events as u64);
         let (first, count) = (hit.first.get(), u64::from(hit.count));
         let duplicates = (events as u64).saturating_sub(count);
-        Ok(Some(IntakeAnswer { first: Some(first), last: Some(first + count - 1), duplicates }))
+        let last = Some(first + count - 1);
+        Ok(Some(IntakeAnswer { first: Some(first), last, duplicates, is_repeat: true }))
     }
 }
 
@@ -320,17 +324,6 @@ impl Drop for Claim {
             running.remove(key);
         });
     }
-}
-
-/// Transport headers are noise in a log that is kept for ever; those that speak of the event stay.
-fn kept_headers(request: &IntakeRequest) -> HeaderBuf {
-    let mut kept = HeaderBuf::new();
-    for (name, value) in &request.headers {
-        if name.starts_with("ce-") || name.starts_with("x-") || matches!(name.as_str(), "traceparent" | "tracestate") {
-            kept.push(name, value.as_bytes());
-        }
-    }
-    kept
 }
 
 fn dedupe_key(parts: &[&[u8]]) -> DedupeKey {

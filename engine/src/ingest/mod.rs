@@ -8,6 +8,7 @@ pub mod envelope;
 pub mod gauge;
 pub mod in_flight;
 pub mod intake;
+mod kept_headers;
 mod last_delete;
 pub mod letters;
 pub mod repeats;

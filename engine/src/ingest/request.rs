@@ -10,8 +10,8 @@ use crate::ingest::envelope::Undecodable;
 #[derive(Clone, Debug, Default)]
 pub struct IntakeRequest {
     pub content_type: Option<String>,
-    /// Names in lower case. `idempotency-key`, `traceparent` and CloudEvents attributes have a meaning; those and any that
-    /// begin with `ce-` or `x-` are kept with the event.
+    /// Names in lower case. `idempotency-key`, `traceparent`, CloudEvents attributes and Debezium's `__debezium.*` have a
+    /// meaning; those and any that begin with `ce-` or `x-` are kept with the event.
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
 }
@@ -22,6 +22,9 @@ pub struct IntakeAnswer {
     pub first: Option<u64>,
     pub last: Option<u64>,
     pub duplicates: u64,
+    /// The answer that the request's idempotency key had the first time: nothing was added now.
+    #[serde(skip)]
+    pub is_repeat: bool,
 }
 
 /// Why nothing was stored.

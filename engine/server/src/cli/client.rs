@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::exit::{Exit, Failure};
 use crate::config::{Config, Flags, Secret, codes};
-use crate::http::Problem;
+use crate::http::{IDEMPOTENT_REPLAYED, Problem};
 
 /// Where the engine is and who asks.
 #[derive(clap::Args, Debug, Clone)]
@@ -34,6 +34,14 @@ pub struct Client {
     http: reqwest::Client,
     base: String,
     token: Option<Secret>,
+}
+
+/// What the engine said to a batch that it took.
+#[derive(Debug)]
+pub struct Accepted<T> {
+    pub answer: T,
+    /// The batch's key was known: this is what was answered the first time, and nothing was added now.
+    pub is_repeat: bool,
 }
 
 /// Why the engine took nothing of a batch.
@@ -129,14 +137,15 @@ impl Client {
         path: &str,
         key: &str,
         body: Vec<u8>,
-    ) -> Result<Result<T, Refused>, Failure> {
+    ) -> Result<Result<Accepted<T>, Refused>, Failure> {
         let request = self.request(Method::POST, path).header("content-type", "application/x-ndjson");
         let request = request.header("idempotency-key", key).body(body);
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
+        let is_repeat = response.headers().contains_key(IDEMPOTENT_REPLAYED);
         let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
         if status.is_success() {
-            return self.read(&body).map(Ok);
+            return self.read(&body).map(|answer| Ok(Accepted { answer, is_repeat }));
         }
         let problem = serde_json::from_slice::<Problem>(&body).ok();
         let number = |name: &str| problem.as_ref()?.more.get(name)?.as_u64();

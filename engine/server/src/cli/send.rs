@@ -40,7 +40,7 @@ pub struct Answer {
     pub first: Option<u64>,
     pub last: Option<u64>,
     #[serde(default)]
-    duplicates: u64,
+    pub duplicates: u64,
 }
 
 /// The event as the API takes it; the payload's digits stay as they were typed.

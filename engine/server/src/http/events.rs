@@ -38,8 +38,16 @@ async fn submit(api: Api, source: Option<String>, request: Request) -> Result<Re
     let (body, _held) = api.budget.read(&parts.headers, body, intake.max_batch()).await?;
     let content_type = parts.headers.get("content-type").map(|value| readable("content-type", value)).transpose()?;
     let request = IntakeRequest { content_type, headers: readable_headers(&parts.headers)?, body };
-    Ok(Json(intake.submit(request).await?).into_response())
+    let answer = intake.submit(request).await?;
+    let mut response = Json(answer).into_response();
+    if answer.is_repeat {
+        response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
 }
+
+/// Header of an answer that a repeated `Idempotency-Key` gets: the first one, and nothing was added now.
+pub const IDEMPOTENT_REPLAYED: &str = "idempotent-replayed";
 
 /// Headers as text. One that has a meaning here is refused where it cannot be read: to leave it out could store twice.
 fn readable_headers(headers: &HeaderMap) -> Result<Vec<(String, String)>, Problem> {

@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Settings, TokenEntry, codes};
 use auth::{Callers, Permission};
 
+pub use events::IDEMPOTENT_REPLAYED;
 pub use problem::Problem;
 pub use tls::TlsError;
 

@@ -16,7 +16,7 @@ pub fn request_body(method: &str, path: &str) -> Option<Value> {
     match (method, path) {
         ("post", "/v1/events" | "/v1/events/{source}") => Some(json!({
             "required": true,
-            "description": "Taken whole or refused whole. With `Idempotency-Key` a repeat gets the first answer.",
+            "description": "Taken whole or refused whole. With `Idempotency-Key` a repeat gets the first answer, under the header `Idempotent-Replayed: true`.",
             "content": {
                 "application/json": {"schema": {"$ref": "#/components/schemas/Publish"}},
                 "application/x-ndjson": {"schema": {"type": "string", "description": "One event a line."}},

@@ -109,6 +109,17 @@ impl Engine {
         let mut command = gravity();
         command.args(["run", "-c"]).arg(dir.path()).args(["--listen", "127.0.0.1:0"]).args(more);
         command.envs(environment.iter().copied());
+        Engine::run(command)
+    }
+
+    /// At an address that another one had.
+    pub fn start_at(dir: &Dir, address: &str) -> Engine {
+        let mut command = gravity();
+        command.args(["run", "-c"]).arg(dir.path()).args(["--listen", address]);
+        Engine::run(command)
+    }
+
+    fn run(mut command: Command) -> Engine {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary runs");
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         let (send, lines) = mpsc::channel();

@@ -24,6 +24,22 @@ pub struct EnvelopeOptions {
     pub tombstone: Tombstone,
 }
 
+impl EnvelopeOptions {
+    /// True where the message has no value. A protocol that knows no null value sends an empty one in its place.
+    pub fn is_null(&self, payload: Option<&[u8]>) -> bool {
+        payload.is_none_or(|bytes| bytes.is_empty() && self.envelope == Envelope::Debezium)
+    }
+
+    /// The key that a message has whatever its value holds: its own, or that of a header. It tells which delete a null value
+    /// belongs to.
+    pub fn outer_key<'a>(&self, key: Option<&'a [u8]>, headers: Headers<'a>) -> Option<&'a [u8]> {
+        match (key, &self.key_from) {
+            (None, Some(KeyFrom::Header(name))) => headers.get(name),
+            _ => key,
+        }
+    }
+}
+
 /// What a message with a key and no value means, where it does not follow the delete of a captured change (SEMANTICS 1.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tombstone {
@@ -189,9 +205,7 @@ fn decode_envelope<'a>(
     if binary_cloudevent {
         return cloudevents::binary(message);
     }
-    let is_debezium = options.envelope == Envelope::Debezium;
-    // Protocols without null values send an empty one instead.
-    let Some(bytes) = message.payload.filter(|bytes| !(is_debezium && bytes.is_empty())) else {
+    let Some(bytes) = message.payload.filter(|bytes| !options.is_null(Some(bytes))) else {
         return Ok(null_value(options, message));
     };
     let text = std::str::from_utf8(bytes).map_err(|error| {

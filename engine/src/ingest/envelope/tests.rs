@@ -242,11 +242,15 @@ fn what_is_no_debezium_change() {
     refused(r#"{"op":7,"after":{}}"#, "decode/bad-debezium");
     refused("[1]", "decode/not-an-object");
     refused("{", "decode/not-json");
+    // A word in the place of a null value.
+    refused("default", "decode/not-json");
     refused(&bare("c", "null", "{}").replace("\"table\":\"customers\",", ""), "decode/no-event-name");
     refused(&bare("c", "null", "{}").replace("\"table\":\"customers\"", "\"table\":\"\""), "decode/no-event-name");
     // Under `auto` a producer's own field `op` makes no change.
     let plain = EnvelopeOptions { event_from: Some(NameFrom::Subject), ..EnvelopeOptions::default() };
     change(&plain, &from_topic(Some(r#"{"op":"c","after":{}}"#)), "shop.public.customers||{\"id\":1}|7");
+    // Nor is an empty message a null value there.
+    change(&plain, &from_topic(Some("")), "decode/not-json");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use read::{Input, Shape};
 ///
 /// A JSON line is a message as the source reads it: Gravity's envelope, a CloudEvent, a Debezium change, or with `--event` the
 /// payload alone. A row of CSV is a payload whose fields are named by the header. The same file may be imported again: what the
-/// log has is not added twice, for as long as it keeps idempotency keys (`dedupe_keep`, 7 days at most).
+/// log has is not added twice, for as long as it keeps idempotency keys (`dedupe_keep`, 7 days at most), and is counted.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  gravity import orders.jsonl --source web\n  gravity import customers.csv --source web --event customerCreated --key id --json-columns id,active\n  \
@@ -82,6 +82,8 @@ struct FileReport {
     records: u64,
     /// Events of them that the log has now, whether this run added them or an earlier one.
     events: u64,
+    /// Of those: the log had them before this run.
+    duplicates: u64,
     skipped: u64,
     first: Option<u64>,
     last: Option<u64>,
@@ -192,8 +194,13 @@ fn tell(args: &Args, report: &Report) -> Result<(), Failure> {
             _ => String::new(),
         };
         let events = show::count(file.events);
+        let before = match file.duplicates {
+            0 => String::new(),
+            all if all == file.events => ", all of them were there before".to_owned(),
+            some => format!(", {} of them were there before", show::count(some)),
+        };
         let state = if file.done { "" } else { ", not to its end" };
-        show::say(&format!("{}: {events} events are in the log{skipped}{place}{state}", file.file));
+        show::say(&format!("{}: {events} events are in the log{before}{skipped}{place}{state}", file.file));
     }
     if args.json { show::json(report) } else { Ok(()) }
 }

@@ -4,8 +4,9 @@ use std::cell::Cell;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use super::super::client::{Client, EngineArgs, Refused, step};
+use super::super::client::{Accepted, Client, EngineArgs, Refused, step};
 use super::super::exit::Failure;
+use super::super::send::Answer;
 use super::read::{Batch, Input};
 use super::{BadLine, FileReport, Report};
 use crate::config::codes;
@@ -104,9 +105,15 @@ impl Sending<'_> {
             file.records += records;
             file.skipped += bad.len() as u64;
             file.events += batch.records.len() as u64;
-            if let Some(answer) = answer {
+            if let Some((Accepted { answer, is_repeat }, was_lost)) = answer {
                 file.first = file.first.or(answer.first);
                 file.last = answer.last.or(file.last);
+                file.duplicates += match (is_repeat, was_lost) {
+                    (false, _) => answer.duplicates,
+                    (true, false) => batch.records.len() as u64,
+                    // Most likely this run's own first try; nobody can say, so it is not called a duplicate.
+                    (true, true) => 0,
+                };
             }
         }
         bad.sort_by_key(|bad| bad.line);
@@ -140,12 +147,10 @@ impl Sending<'_> {
     }
 
     /// Asks until the engine answers to the point. An engine that was restarted meanwhile tells by the key what it has.
-    async fn patiently(
-        &self,
-        key: &str,
-        body: Vec<u8>,
-    ) -> Result<Result<super::super::send::Answer, Refused>, Failure> {
+    /// With an answer comes whether an earlier one was lost on its way.
+    async fn patiently(&self, key: &str, body: Vec<u8>) -> Result<Result<(Accepted<Answer>, bool), Refused>, Failure> {
         let began = Instant::now();
+        let mut was_lost = false;
         loop {
             let asked = self.client.post_batch(self.path, key, body.clone()).await;
             let passes = match &asked {
@@ -155,8 +160,9 @@ impl Sending<'_> {
             };
             self.has_answered.set(self.has_answered.get() || asked.is_ok());
             if !passes || began.elapsed() > PATIENCE {
-                return asked;
+                return asked.map(|answered| answered.map(|accepted| (accepted, was_lost)));
             }
+            was_lost |= asked.is_err();
             tokio::time::sleep(PAUSE).await;
         }
     }
