@@ -1,6 +1,7 @@
 //! Databases of a MongoDB server, read with Python's `pymongo`.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -8,9 +9,10 @@ use async_trait::async_trait;
 use gravity_connectors::mongodb::{MongoOptions, MongoPlace as Address, MongoViews};
 use gravity_model::Value;
 use gravity_model::port::view::ViewStore;
+use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 
-use super::places::{run, sorted};
+use super::places::sorted;
 use super::{Dialect, Place, Spec};
 
 /// A database of its own on a server.
@@ -21,82 +23,44 @@ pub struct MongoPlace {
     pub replica_set: bool,
     /// The server stores Decimal128; FerretDB closes the connection instead.
     pub decimals: bool,
+    client: Mutex<Option<Client>>,
+}
+
+/// `pymongo` in a process of its own, which takes longer to start than to answer.
+struct Client {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Client {
+    fn start() -> Client {
+        let mut command = python();
+        command.args(["-c", include_str!("ask_mongodb.py")]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("python3 runs");
+        let input = child.stdin.take().expect("piped");
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        Client { child, input, output }
+    }
+
+    /// What it cannot answer it says on stderr, and ends.
+    fn ask(&mut self, request: &Json) -> Json {
+        writeln!(self.input, "{request}").expect("the client reads");
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("the client answers");
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?} to {request}"))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // Nothing to do about a child that is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 static DATABASES: AtomicU32 = AtomicU32::new(0);
-
-/// Reads a request as JSON, answers one JSON line. Values come back as the texts that the suite's other clients show.
-const CLIENT: &str = r#"
-import sys, json, datetime, uuid
-import pymongo
-from bson.codec_options import CodecOptions, DatetimeConversion
-from bson.binary import Binary, UuidRepresentation
-from bson.decimal128 import Decimal128
-from bson.int64 import Int64
-from bson.datetime_ms import DatetimeMS
-request = json.load(sys.stdin)
-client = pymongo.MongoClient(request["uri"], serverSelectionTimeoutMS=10000)
-options = CodecOptions(uuid_representation=UuidRepresentation.STANDARD, datetime_conversion=DatetimeConversion.DATETIME_MS)
-database = client.get_database(request["database"], codec_options=options)
-
-def shown(value, inner=False):
-    if value is None: return "null" if inner else None
-    if isinstance(value, bool): return "true" if value else "false"
-    if isinstance(value, Int64): return str(int(value))
-    if isinstance(value, int): return "int32:" + str(value)
-    if isinstance(value, float): return repr(value)
-    if isinstance(value, str): return json.dumps(value, ensure_ascii=False) if inner else value
-    if isinstance(value, Decimal128): return "decimal:" + format(value.to_decimal(), "f")
-    if isinstance(value, uuid.UUID): return "uuid:" + str(value)
-    if isinstance(value, bytes): return "x" + value.hex().upper()
-    if isinstance(value, list): return "[" + ",".join(shown(v, True) for v in value) + "]"
-    if isinstance(value, dict): return "{" + ",".join(json.dumps(k) + ":" + shown(v, True) for k, v in value.items()) + "}"
-    return "date:" + str(int(value))
-
-EPOCH = datetime.datetime(1970, 1, 1)
-def told(value, inner=True):
-    """A value as the page of types has it; the type stands in the column's heading."""
-    if isinstance(value, Decimal128): return format(value.to_decimal(), "f")
-    if isinstance(value, uuid.UUID): return '"' + str(value) + '"' if inner else str(value)
-    if isinstance(value, list): return "[" + ",".join(told(v) for v in value) + "]"
-    if isinstance(value, dict): return "{" + ",".join(json.dumps(k, ensure_ascii=False) + ":" + told(v) for k, v in value.items()) + "}"
-    if isinstance(value, DatetimeMS):
-        try: text = (EPOCH + datetime.timedelta(milliseconds=int(value))).isoformat(timespec="milliseconds") + "Z"
-        except OverflowError: return str(int(value)) + " ms"
-        return '"' + text + '"' if inner else text
-    return shown(value, inner)
-
-def kind(value):
-    for of, name in [(bool, "bool"), (Int64, "long"), (int, "int"), (float, "double"), (str, "string"), (Decimal128, "decimal"),
-        ((uuid.UUID, bytes), "binData"), (list, "array"), (dict, "object"), (DatetimeMS, "date")]:
-        if isinstance(value, of): return name
-
-what = request["do"]
-if what == "make":
-    database.create_collection(request["table"])
-    for unique in request["unique"]:
-        # One index over all documents, tombstones among them, would take one of those only.
-        database[request["table"]].create_index([(name, 1) for name in unique], unique=True, sparse=True)
-    answer = None
-elif what == "rows":
-    filter = {} if request["all"] else {"_gravity_deleted": {"$exists": False}}
-    answer = [[shown(d.get(c)) for c in request["columns"]] for d in database[request["table"]].find(filter)]
-elif what == "values":
-    found = [(d["id"], d["v"]) for d in database[request["table"]].find({"_gravity_deleted": {"$exists": False}})]
-    answer = {
-        "values": [[i, None if v is None else told(v, request["json"])] for i, v in found],
-        "kinds": ",".join(sorted({kind(v) for _, v in found if v is not None})),
-    }
-elif what == "command":
-    answer = json.loads(json.dumps(database.command(request["command"]), default=str))
-elif what == "drop":
-    client.drop_database(request["database"])
-    answer = None
-elif what == "hello":
-    hello = database.command({"hello": 1})
-    answer = {"replica_set": "setName" in hello or hello.get("msg") == "isdbgrid", "ferretdb": "ferretdbVersion" in database.command({"buildInfo": 1})}
-print(json.dumps(answer))
-"#;
 
 impl MongoPlace {
     /// On the server that `GRAVITY_TEST_MONGODB` names.
@@ -111,7 +75,8 @@ impl MongoPlace {
             return None;
         }
         let database = format!("view_{}_{}", std::process::id(), DATABASES.fetch_add(1, Ordering::Relaxed));
-        let mut place = MongoPlace { uri, database, replica_set: false, decimals: true };
+        let client = Mutex::default();
+        let mut place = MongoPlace { uri, database, replica_set: false, decimals: true, client };
         place.client(json!({"do": "drop"}));
         let hello = place.client(json!({"do": "hello"}));
         place.replica_set = hello["replica_set"] == true;
@@ -127,8 +92,7 @@ impl MongoPlace {
     pub fn client(&self, mut request: Json) -> Json {
         request["uri"] = self.uri.as_str().into();
         request["database"] = self.database.as_str().into();
-        let output = run(python().args(["-c", CLIENT]), &request.to_string());
-        serde_json::from_str(&output).expect("the client answers with JSON")
+        self.client.lock().get_or_insert_with(Client::start).ask(&request)
     }
 
     /// Rows of documents, or with `all` of tombstones as well.

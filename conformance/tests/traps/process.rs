@@ -157,7 +157,7 @@ fn o49_new_connections_leave_nothing_behind() {
     let write = |round: usize| {
         // Another address of the same places: view and exporter connect anew in every round, the source, which takes seconds to be
         // given its partitions again, in every eighth.
-        let address = |number: usize| if number % 2 == 0 { "127.0.0.1" } else { "localhost" };
+        let address = |number: usize| if number.is_multiple_of(2) { "127.0.0.1" } else { "localhost" };
         let (name, of_source) = (address(round), address(round / 8));
         let mut entry = entry.clone();
         entry["host"] = json!(name);

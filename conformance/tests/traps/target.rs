@@ -19,7 +19,7 @@ pub struct Target {
 
 enum Kind {
     Sqlite(SqlitePlace),
-    Postgres(PostgresPlace, Database),
+    Postgres(Box<PostgresPlace>, Database),
     MariaDb(MySqlPlace),
     Mongo(MongoPlace),
 }
@@ -39,7 +39,7 @@ impl Target {
         let database = Database::create()?;
         let options = options_of(&database.url);
         let place = PostgresPlace { url: database.url.clone(), schema: "public".to_owned(), options };
-        on_runtime(|_| Some(Kind::Postgres(place, database)))
+        on_runtime(|_| Some(Kind::Postgres(Box::new(place), database)))
     }
 
     pub fn mariadb() -> Option<Target> {
@@ -64,7 +64,7 @@ impl Target {
     fn place(&self) -> &dyn Place {
         match &self.kind {
             Kind::Sqlite(place) => place,
-            Kind::Postgres(place, _) => place,
+            Kind::Postgres(place, _) => &**place,
             Kind::MariaDb(place) => place,
             Kind::Mongo(place) => place,
         }
@@ -76,11 +76,6 @@ impl Target {
 
     pub fn is_mongodb(&self) -> bool {
         matches!(self.kind, Kind::Mongo(_))
-    }
-
-    /// FerretDB answers an update that meets a unique index as an internal error, and stores no decimals.
-    pub fn is_ferretdb(&self) -> bool {
-        matches!(&self.kind, Kind::Mongo(place) if !place.decimals)
     }
 
     pub fn make(&self, spec: &Spec<'_>) {

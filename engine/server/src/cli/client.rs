@@ -145,7 +145,8 @@ impl Client {
         let is_repeat = response.headers().contains_key(IDEMPOTENT_REPLAYED);
         let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
         if status.is_success() {
-            return self.read(&body).map(|answer| Ok(Accepted { answer, is_repeat }));
+            let answer = self.read(&body)?;
+            return Ok(Ok(Accepted { answer, is_repeat }));
         }
         let problem = serde_json::from_slice::<Problem>(&body).ok();
         let number = |name: &str| problem.as_ref()?.more.get(name)?.as_u64();

@@ -160,7 +160,10 @@ impl Sending<'_> {
             };
             self.has_answered.set(self.has_answered.get() || asked.is_ok());
             if !passes || began.elapsed() > PATIENCE {
-                return asked.map(|answered| answered.map(|accepted| (accepted, was_lost)));
+                return Ok(match asked? {
+                    Ok(accepted) => Ok((accepted, was_lost)),
+                    Err(refused) => Err(refused),
+                });
             }
             was_lost |= asked.is_err();
             tokio::time::sleep(PAUSE).await;
