@@ -56,6 +56,10 @@ pub fn trap2_interleaved_deletes_end_as_in_log_order(target: &Target) {
 /// Two rows swap what must be unique, by way of a third value: what the batch amounts to cannot be written in any order of its
 /// rows, the events one after the other can. Where they cannot, their event parks, and no other row is touched.
 pub fn trap3_values_that_change_hands_in_one_batch(target: &Target) {
+    if target.is_ferretdb() {
+        println!("skipped: needs a server that says of a unique index that it is sparse; FerretDB does not");
+        return;
+    }
     target.make(&MAILED);
     let folder = target.config_of_dba(&mailed());
     let engine = Engine::start(&folder);

@@ -78,6 +78,11 @@ impl Target {
         matches!(self.kind, Kind::Mongo(_))
     }
 
+    /// FerretDB, which stores no decimals, does not tell either that an index is sparse.
+    pub fn is_ferretdb(&self) -> bool {
+        matches!(&self.kind, Kind::Mongo(place) if !place.decimals)
+    }
+
     pub fn make(&self, spec: &Spec<'_>) {
         self.runtime.block_on(self.place().make(spec));
     }
