@@ -25,7 +25,8 @@ pub struct Intake {
 impl Intake {
     pub fn new() -> Result<Intake, String> {
         let folder = tempfile::Builder::new().prefix("bench-sources-").tempdir().map_err(|error| error.to_string())?;
-        let log = gravity_log::open(LogOptions::new(folder.path())).map_err(|error| error.to_string())?;
+        let open = || gravity_log::open(LogOptions::new(folder.path()));
+        let log = tokio::task::block_in_place(open).map_err(|error| error.to_string())?;
         Ok(Intake { log, _folder: folder })
     }
 
@@ -57,7 +58,7 @@ impl Intake {
         let engine = Engine::start(parts).await.map_err(|error| error.to_string())?;
         let rate = measured(&engine, messages).await;
         engine.shutdown().await;
-        self.log.close();
+        tokio::task::block_in_place(|| self.log.close());
         rate
     }
 }
