@@ -13,6 +13,7 @@ use gravity_conformance::kafka_rig::unique;
 use gravity_conformance::rabbitmq_rig::{Client, rabbitmq_under_test};
 use lapin::BasicProperties;
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 const ROUNDS: usize = 4;
 const PER_ROUND: usize = 500;
@@ -61,6 +62,19 @@ impl Scene {
     }
 }
 
+/// The broker under test, a client of our own, and queues made for one test; `None` after saying that there is no broker.
+fn stage() -> Option<(String, Runtime, Client, Scene)> {
+    let address = rabbitmq_under_test()?;
+    let runtime = Runtime::new().expect("a runtime");
+    let client = runtime.block_on(Client::connect(&address));
+    let scene = runtime.block_on(Scene::new(&client));
+    Some((address, runtime, client, scene))
+}
+
+fn port(address: &str) -> u16 {
+    address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("HOST:PORT")
+}
+
 /// One row each; every second message without id has an equal twin, which is an event of its own.
 fn stock(round: usize, with_ids: bool) -> Vec<(Vec<u8>, BasicProperties)> {
     let message = |index: usize| {
@@ -75,10 +89,7 @@ fn stock(round: usize, with_ids: bool) -> Vec<(Vec<u8>, BasicProperties)> {
 
 #[test]
 fn queues_in_rows_and_an_exchange_out_survive_kills_and_cuts_exactly_once() {
-    let Some(address) = rabbitmq_under_test() else { return };
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let client = runtime.block_on(Client::connect(&address));
-    let scene = runtime.block_on(Scene::new(&client));
+    let Some((address, runtime, client, scene)) = stage() else { return };
     let proxy = Proxy::start(&address);
     let folder = scene.config(proxy.address.port());
     let mut engine = Engine::start(&folder);
@@ -137,12 +148,8 @@ fn queues_in_rows_and_an_exchange_out_survive_kills_and_cuts_exactly_once() {
 /// The worst moment for a broker without positions: the messages are on disk, and the broker does not know.
 #[test]
 fn s1_killed_between_log_and_acknowledgement_each_message_is_one_event() {
-    let Some(address) = rabbitmq_under_test() else { return };
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let client = runtime.block_on(Client::connect(&address));
-    let scene = runtime.block_on(Scene::new(&client));
-    let port = address.rsplit_once(':').expect("HOST:PORT").1.parse().expect("a port");
-    let folder = scene.config(port);
+    let Some((address, runtime, client, scene)) = stage() else { return };
+    let folder = scene.config(port(&address));
     let kill = [("GRAVITY_FAILPOINTS", "ingest.before_acknowledge=kill@1")];
     for (queue, with_ids) in [(&scene.classic, true), (&scene.quorum, false)] {
         let mut engine = Engine::start_with(&folder, &[], &kill);
@@ -172,12 +179,8 @@ fn s1_killed_between_log_and_acknowledgement_each_message_is_one_event() {
 /// Bytes that are no event are acknowledged, kept and parked; what comes behind them goes on.
 #[test]
 fn o7_poison_is_parked_once_and_leaves_the_queue() {
-    let Some(address) = rabbitmq_under_test() else { return };
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let client = runtime.block_on(Client::connect(&address));
-    let scene = runtime.block_on(Scene::new(&client));
-    let port = address.rsplit_once(':').expect("HOST:PORT").1.parse().expect("a port");
-    let folder = scene.config(port);
+    let Some((address, runtime, client, scene)) = stage() else { return };
+    let folder = scene.config(port(&address));
     let good = |id: &str| json!({"id": id, "name": "nut", "left": 1}).to_string().into_bytes();
     let named = |id: &str| BasicProperties::default().with_message_id(id.into());
     let messages = vec![
