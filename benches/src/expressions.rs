@@ -1,6 +1,7 @@
 //! `bench expressions`: what a filter adds to an event, and what the worst one that loads costs per KiB of payload.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -107,30 +108,30 @@ impl ExpressionsBench {
     }
 }
 
-fn holds(program: &RouteProgram, records: &Bytes, event: &Span, out: &mut Evaluation) -> Result<(), String> {
+fn holds(program: &RouteProgram, records: &Arc<Bytes>, event: &Span, out: &mut Evaluation) -> Result<(), String> {
     match verdict(program, records, event, out) {
         Verdict::Matched => Ok(()),
         other => Err(format!("the filter should hold: {other:?}")),
     }
 }
 
-fn fails(program: &RouteProgram, records: &Bytes, event: &Span) -> Result<(), String> {
+fn fails(program: &RouteProgram, records: &Arc<Bytes>, event: &Span) -> Result<(), String> {
     match verdict(program, records, event, &mut Evaluation::new()) {
         Verdict::Filtered => Ok(()),
         other => Err(format!("the filter should not hold: {other:?}")),
     }
 }
 
-fn verdict(program: &RouteProgram, records: &Bytes, event: &Span, out: &mut Evaluation) -> Verdict {
+fn verdict(program: &RouteProgram, records: &Arc<Bytes>, event: &Span, out: &mut Evaluation) -> Verdict {
     let event = Event::data("order", "bench", &records[event.clone()]);
     program.evaluate(&Recorded { sequence: Sequence(1), event }, records, out)
 }
 
 /// One event with half of its bytes in a text and half in a list.
-fn long(kib: usize) -> (Bytes, Span) {
+fn long(kib: usize) -> (Arc<Bytes>, Span) {
     let text = "ab".repeat(kib * 256);
     let words = vec!["\"ab\""; kib * 102].join(",");
     let payload = format!(r#"{{"id":1,"s":"{text}","l":[{words}]}}"#);
     let end = payload.len();
-    (Bytes::from(payload), 0..end)
+    (Arc::new(Bytes::from(payload)), 0..end)
 }

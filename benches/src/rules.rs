@@ -81,7 +81,7 @@ impl RulesBench {
 pub type Span = std::ops::Range<usize>;
 
 /// Payloads one behind the other, of about 440 bytes each.
-pub fn payloads(count: usize) -> (Bytes, Vec<Span>) {
+pub fn payloads(count: usize) -> (Arc<Bytes>, Vec<Span>) {
     let mut all = Vec::new();
     let mut spans = Vec::new();
     for i in 0..count {
@@ -95,7 +95,7 @@ pub fn payloads(count: usize) -> (Bytes, Vec<Span>) {
         all.extend_from_slice(payload.as_bytes());
         spans.push(start..all.len());
     }
-    (Bytes::from(all), spans)
+    (Arc::new(Bytes::from(all)), spans)
 }
 
 /// Seven fields of an order into one row, behind a filter if there is one.
@@ -140,7 +140,7 @@ pub fn program(filter: Option<&str>) -> Result<RouteProgram, String> {
     set.compile("view", None, &[Arc::new(shape)]).map_err(|findings| format!("the rules: {findings:?}"))
 }
 
-fn evaluate(program: &RouteProgram, records: &Bytes, event: &Span, out: &mut Evaluation) -> Result<(), String> {
+fn evaluate(program: &RouteProgram, records: &Arc<Bytes>, event: &Span, out: &mut Evaluation) -> Result<(), String> {
     let event = Event::data("order", "bench", &records[event.clone()]);
     match program.evaluate(&Recorded { sequence: Sequence(1), event }, records, out) {
         Verdict::Matched => Ok(()),
@@ -172,7 +172,7 @@ fn trimmed(digits: String) -> String {
 }
 
 /// Both ways must give the same row, else their times say nothing.
-fn same_changes(program: &RouteProgram, records: &Bytes, event: &Span) -> Result<(), String> {
+fn same_changes(program: &RouteProgram, records: &Arc<Bytes>, event: &Span) -> Result<(), String> {
     let mut out = Evaluation::new();
     evaluate(program, records, event, &mut out)?;
     let mut row = Vec::new();

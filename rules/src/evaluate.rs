@@ -1,5 +1,7 @@
 //! From an event's raw bytes to changes: the hot path.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use gravity_model::{Captured, ColumnType, EventKind, Recorded, RowChange, Value};
 
@@ -20,7 +22,7 @@ struct Material<'m> {
     recorded: &'m Recorded<'m>,
     /// What the slots are about; `None` is null.
     payload: Option<&'m [u8]>,
-    records: &'m Bytes,
+    records: &'m Arc<Bytes>,
     captured: Option<Captured>,
     /// The row of a captured change.
     row: Option<&'m Row>,
@@ -50,7 +52,7 @@ impl RouteProgram {
     ///
     /// `records` are the bytes that the event's slices point into: texts of the values share them. An event whose payload is
     /// null makes no change, unless a rule needs no payload. On [`Verdict::Refused`] the changes carry keys but no values.
-    pub fn evaluate(&self, recorded: &Recorded<'_>, records: &Bytes, out: &mut Evaluation) -> Verdict {
+    pub fn evaluate(&self, recorded: &Recorded<'_>, records: &Arc<Bytes>, out: &mut Evaluation) -> Verdict {
         let event = &recorded.event;
         let Some(program) = self.events.get(event.name).filter(|_| event.kind != EventKind::Undecodable) else {
             return Verdict::Unmatched;
@@ -81,7 +83,7 @@ impl RouteProgram {
         &self,
         program: &EventProgram,
         recorded: &Recorded<'_>,
-        records: &Bytes,
+        records: &Arc<Bytes>,
         captured: Captured,
         out: &mut Evaluation,
     ) -> Verdict {

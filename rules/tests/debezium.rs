@@ -5,6 +5,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use common::{Table, lines, route};
 use gravity_model::event::HeaderBuf;
@@ -36,9 +38,9 @@ impl<'c> Change<'c> {
         self.headers.iter().for_each(|(name, value)| headers.push(name, value.as_bytes()));
         let mark = Captured { change: self.change, method_follows: self.follows };
         headers.push(CAPTURE_HEADER, mark.to_string().as_bytes());
-        let records = Bytes::copy_from_slice(self.payload.unwrap_or_default().as_bytes());
+        let records = Arc::new(Bytes::copy_from_slice(self.payload.unwrap_or_default().as_bytes()));
         let mut event = Event::data(self.name, "bus", &records);
-        event.payload = self.payload.map(|_| &*records);
+        event.payload = self.payload.map(|_| &records[..]);
         (event.key, event.headers) = (self.key.map(str::as_bytes), headers.as_headers());
         let mut out = Evaluation::new();
         let verdict = program.evaluate(&Recorded { sequence: Sequence(1), event }, &records, &mut out);

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use common::{Table, context, outcome, route};
 use gravity_model::event::HeaderBuf;
@@ -223,7 +225,7 @@ fn metadata_has_its_types() {
         ),
         &[table()],
     );
-    let records = Bytes::from_static(br#"{"id":4}"#);
+    let records = Arc::new(Bytes::from_static(br#"{"id":4}"#));
     let mut headers = HeaderBuf::new();
     headers.push("x-kind", b"abc");
     let event = Event { headers: headers.as_headers(), received: 1, ..Event::data("e", "web", &records) };
@@ -333,7 +335,7 @@ fn a_refusing_routing_filter_blocks_the_rows_that_it_might_have_let_pass() {
 fn a_null_payload_has_no_fields() {
     let set = rules(r#"{"rules":[{"event":"e","database":"d","exporter":["x"],"filter":"!has(n)"}]}"#, &["d"]);
     let program = set.compile("d", None, &[]).expect("compiles");
-    let records = Bytes::new();
+    let records = Arc::<Bytes>::default();
     let event = Event { payload: None, ..Event::data("e", "web", b"") };
     let mut out = Evaluation::new();
     assert_eq!(program.evaluate(&Recorded { sequence: Sequence(1), event }, &records, &mut out), Verdict::Matched);

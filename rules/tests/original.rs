@@ -5,6 +5,8 @@ mod common;
 
 use std::collections::BTreeSet;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use common::{Table, context, evaluate_bytes, hex, lines, outcome, route, show};
 use gravity_model::{Event, Recorded, Sequence};
@@ -348,7 +350,7 @@ fn o26_nothing_of_an_earlier_event_leaks_into_a_row() {
         block.extend_from_slice(format!(r#"{{"id":{id},"a":"a{id}"{b}}}"#).as_bytes());
         spans.push(start..block.len());
     }
-    let block = Bytes::from(block);
+    let block = Arc::new(Bytes::from(block));
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use common::{Table, context, evaluate_bytes, lines, outcome, route};
 use gravity_model::event::HeaderBuf;
@@ -62,7 +64,7 @@ fn s1_2_rules_may_name_control_events_but_not_those_that_feed_themselves() {
         r#"{"rules":[{"event":"twist.done","table":"users","method":"update","mapping":[{"source":"gid","target":"id","primary":true}]}]}"#,
         &[users()],
     );
-    let records = Bytes::from_static(br#"{"gid":4}"#);
+    let records = Arc::new(Bytes::from_static(br#"{"gid":4}"#));
     let event = Event { kind: EventKind::Control, ..Event::data("twist.done", "gravity", &records) };
     let mut out = Evaluation::new();
     let verdict = program.evaluate(&Recorded { sequence: Sequence(9), event }, &records, &mut out);
@@ -74,7 +76,7 @@ fn s1_3_undecodable_input_and_null_payloads_touch_no_row() {
     let text = format!(r#"{{"rules":[{{"event":"e","method":"update",{MAPPED}}}, {{"event":"","database":"d"}}]}}"#);
     assert!(rules(&text, &["d"]).is_err(), "no rule can name what has no name");
     let program = route(&format!(r#"{{"rules":[{{"event":"e","method":"update",{MAPPED}}}]}}"#), &[users()]);
-    let none = Bytes::new();
+    let none = Arc::<Bytes>::default();
     let mut out = Evaluation::new();
     let mut verdict = |event| program.evaluate(&Recorded { sequence: Sequence(1), event }, &none, &mut out);
     assert_eq!(verdict(Event { kind: EventKind::Undecodable, ..Event::data("e", "s", b"\xff") }), Verdict::Unmatched);
@@ -132,10 +134,10 @@ fn s1_7_metadata_is_a_source() {
         ..Event::data("e", "web", b"")
     };
     let mut out = Evaluation::new();
-    let verdict = program.evaluate(&Recorded { sequence: Sequence(42), event }, &Bytes::new(), &mut out);
+    let verdict = program.evaluate(&Recorded { sequence: Sequence(42), event }, &Arc::default(), &mut out);
     assert_eq!(
         lines(&program, &verdict, &out),
-        ["insert m(seq=42) event='e' id='id-1' key='k1' raw_key=Binary(b\"k1\") source='web' at=TimestampTz(1000000) \
+        ["insert m(seq=42) event='e' id='id-1' key='k1' raw_key=Binary([107, 49]) source='web' at=TimestampTz(1000000) \
           received=Timestamp(2000000) trace='00-ab-cd-01' tenant='t1'"]
     );
 }
@@ -477,7 +479,7 @@ fn one_evaluation_serves_a_whole_batch() {
     for (sequence, payload) in
         [r#"{"id":1,"name":"a"}"#, r#"{"id":"bad"}"#, r#"{"id":2,"email":"b"}"#].iter().enumerate()
     {
-        let records = Bytes::from_static(payload.as_bytes());
+        let records = Arc::new(Bytes::from_static(payload.as_bytes()));
         let recorded = Recorded { sequence: Sequence(sequence as u64), event: Event::data("e", "s", &records) };
         program.evaluate(&recorded, &records, &mut out);
     }

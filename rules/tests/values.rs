@@ -281,7 +281,7 @@ fn uuids_and_binary() {
             ("5", TYPE),
         ],
     );
-    let binary = |b: &'static [u8]| Ok(Value::Binary(bytes::Bytes::from_static(b)));
+    let binary = |b: &[u8]| Ok(Value::Binary(b.into()));
     check(
         "binary",
         &[
@@ -421,12 +421,14 @@ fn a_declared_type_goes_into_a_wider_column() {
 
 #[test]
 fn text_shares_the_bytes_of_its_block() {
+    use std::sync::Arc;
+
     use bytes::Bytes;
     use gravity_model::{Event, Recorded, Sequence};
     use gravity_rules::Evaluation;
 
     let program = program("text", None);
-    let block = Bytes::from(br#"..{"id":1,"v":"shared"}.."#.to_vec());
+    let block = Arc::new(Bytes::from(br#"..{"id":1,"v":"shared"}.."#.to_vec()));
     let recorded = Recorded { sequence: Sequence(1), event: Event::data("e", "web", &block[2..block.len() - 2]) };
     let mut out = Evaluation::new();
     assert_eq!(program.evaluate(&recorded, &block, &mut out), Verdict::Matched);

@@ -320,7 +320,7 @@ pub async fn what_the_server_would_change_is_refused(place: &MySqlPlace) {
         ))
         .await;
     let odd = super::shape(&*store, "odd", &["id"]).await;
-    let binary = |bytes: &'static [u8]| Value::Binary(bytes::Bytes::from_static(bytes));
+    let binary = |bytes: &[u8]| Value::Binary(bytes.into());
     let decimal = |digits: &str| Value::Decimal(digits.into());
     let put = |column: &str, value: Value| batch(&odd, RowOp::Upsert, &[column], vec![vec![int(1), value]]);
     let year_2200 = 7_258_118_400_000_000;

@@ -11,7 +11,7 @@ use super::{Dialect, Place, attached, batch, int, request, text, write};
 fn samples() -> Vec<(&'static str, Value, &'static str, &'static str)> {
     let decimal = |t: &str| Value::Decimal(t.into());
     let json = |t: &str| Value::Json(t.into());
-    let binary = |b: &'static [u8]| Value::Binary(bytes::Bytes::from_static(b));
+    let binary = |b: &[u8]| Value::Binary(b.into());
     let array = |items: Vec<Value>| Value::Array(items.into());
     let uuid =
         Value::Uuid([0x12, 0x3e, 0x45, 0x67, 0xe8, 0x9b, 0x12, 0xd3, 0xa4, 0x56, 0x42, 0x66, 0x14, 0x17, 0x40, 0]);

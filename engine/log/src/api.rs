@@ -1,6 +1,7 @@
 //! The log's interface: append, read, state, positions. Narrow, so that a replicated log can take its place one day.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gravity_model::ident::BlockMark;
@@ -248,7 +249,7 @@ impl Ticket {
 pub struct Block {
     pub mark: BlockMark,
     pub count: u32,
-    pub(crate) records: bytes::Bytes,
+    pub(crate) records: Arc<bytes::Bytes>,
 }
 
 impl Block {
@@ -257,7 +258,7 @@ impl Block {
     }
 
     /// The uncompressed records; slices of it are how values share the block's memory.
-    pub fn records(&self) -> &bytes::Bytes {
+    pub fn records(&self) -> &Arc<bytes::Bytes> {
         &self.records
     }
 

@@ -213,7 +213,7 @@ impl Committer {
                         parts: made.parts,
                         generation: self.generation,
                     });
-                    view.remember(Block { mark, count, records }, self.shared.options.ring_bytes);
+                    view.remember(Block { mark, count, records: Arc::new(records) }, self.shared.options.ring_bytes);
                 }
                 ordinal += 1;
             }

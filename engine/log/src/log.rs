@@ -317,7 +317,7 @@ impl Log {
                 Err(_) if !taken.blocks.is_empty() => break,
                 other => other?,
             };
-            taken.push(Block { mark: at.mark, count: at.count, records });
+            taken.push(Block { mark: at.mark, count: at.count, records: Arc::new(records) });
             if taken.is_full() {
                 break;
             }

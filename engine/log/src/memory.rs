@@ -177,8 +177,11 @@ impl MemoryLog {
                         disk.live.apply(&recorded);
                     }
                 }
-                let block =
-                    Block { mark: BlockMark { first, digest }, count: batch.count, records: batch.records.into() };
+                let block = Block {
+                    mark: BlockMark { first, digest },
+                    count: batch.count,
+                    records: Arc::new(batch.records.into()),
+                };
                 last = Some(block.last());
                 disk.blocks.push(block);
             }

@@ -6,7 +6,8 @@ use std::cmp::Ordering;
 use crate::change::ColumnOp;
 use crate::decimal;
 use crate::shape::ColumnType;
-use crate::value::{Text, Value};
+use crate::text::Text;
+use crate::value::Value;
 
 /// Why two values cannot be joined in their column. Nothing is ever rounded, cut or wrapped instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

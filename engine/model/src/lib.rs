@@ -13,6 +13,7 @@ pub mod ident;
 pub mod join;
 pub mod port;
 pub mod shape;
+pub mod text;
 pub mod value;
 
 pub use capture::{CAPTURE_HEADER, Captured, RowChange};
@@ -23,4 +24,5 @@ pub use fault::{Fault, FaultKind, Policy};
 pub use ident::{BlockMark, Epoch, Fence, LogId, OwnerId, Sequence};
 pub use join::JoinRefusal;
 pub use shape::{ColumnShape, ColumnType, TableShape};
+pub use text::Text;
 pub use value::Value;

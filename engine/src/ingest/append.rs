@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use gravity_log::{Batch, MAX_EVENT_BYTES};
 use gravity_model::port::source::{Break, BreakKind, Position, Repeat, Slot, SourceBatch, SourceRecord};
-use gravity_model::{CAPTURE_HEADER, Event, EventKind, HeaderBuf, Headers};
+use gravity_model::{CAPTURE_HEADER, Event, EventKind, HeaderBuf, Headers, Micros};
 
 use crate::control::{self, Parked, SourceBreak};
 use crate::ingest::envelope::{self, Decoded, EnvelopeOptions, Message, Undecodable};
@@ -25,6 +25,8 @@ const KEPT_HEADERS: usize = 64 << 10;
 #[derive(Default)]
 pub struct Append {
     pub batch: Batch,
+    /// When its messages came: the clock is asked once per source batch.
+    at: Micros,
     /// Messages in it.
     pub received: u64,
     /// (index in the batch, state key, dead letter).
@@ -37,6 +39,11 @@ pub struct Append {
 }
 
 impl Append {
+    /// For messages that came at `at`.
+    pub fn new(at: Micros) -> Append {
+        Append { at, ..Append::default() }
+    }
+
     pub fn moved(&mut self, slot: u16, position: Position) {
         match self.positions.iter_mut().find(|(known, _)| *known == slot) {
             Some((_, newest)) => *newest = position,
@@ -136,7 +143,7 @@ impl Append {
                     deletes.note(slot, outer_key, Some(&decoded));
                     let joined = join_headers(headers, &self.extra);
                     let headers = joined.as_ref().map_or(headers, HeaderBuf::as_headers);
-                    let event = event_of(&decoded, source, headers);
+                    let event = event_of(&decoded, source, headers, self.at);
                     let bytes = size_of(&event);
                     if bytes <= MAX_EVENT_BYTES - RECORD_OVERHEAD {
                         return self.batch.push(&event);
@@ -155,7 +162,7 @@ impl Append {
             kind: EventKind::Undecodable,
             key,
             time: record.time,
-            received: crate::clock::now(),
+            received: self.at,
             headers: if is_cut && headers.encoded().len() > KEPT_HEADERS { Headers::EMPTY } else { headers },
             payload: payload.map(|payload| &payload[..keep(payload)]),
             ..Event::data("", source, b"")
@@ -182,12 +189,12 @@ fn size_of(event: &Event<'_>) -> usize {
 }
 
 /// The event that a message says, as it goes into the log.
-pub fn event_of<'e>(decoded: &'e Decoded<'_>, source: &'e str, headers: Headers<'e>) -> Event<'e> {
+pub fn event_of<'e>(decoded: &'e Decoded<'_>, source: &'e str, headers: Headers<'e>, received: Micros) -> Event<'e> {
     Event {
         id: decoded.id.as_deref(),
         key: decoded.key.as_deref(),
         time: decoded.time,
-        received: crate::clock::now(),
+        received,
         traceparent: decoded.traceparent.as_deref(),
         headers,
         payload: decoded.payload.as_deref(),

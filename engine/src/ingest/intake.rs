@@ -180,12 +180,13 @@ impl Inner {
             is_duplicate[index] = true;
         }
         let mut batch = Batch::new();
+        let received = crate::clock::now();
         let mut stored_index = vec![None; events.len()];
         for (index, event) in events.iter().enumerate().filter(|(index, _)| !is_duplicate[*index]) {
             stored_index[index] = Some(batch.len() as u32);
             let joined = join_headers(headers.as_headers(), &event.extra);
             let headers = joined.as_ref().unwrap_or(&headers).as_headers();
-            batch.push(&event_of(&event.decoded, &self.gauge.name, headers));
+            batch.push(&event_of(&event.decoded, &self.gauge.name, headers, received));
         }
         let stored = batch.len() as u32;
         let duplicates = events.len() as u64 - u64::from(stored);

@@ -118,7 +118,7 @@ impl Engine {
         };
         let joined = join_headers(raw.headers, &extra);
         let headers = joined.as_ref().map_or(raw.headers, HeaderBuf::as_headers);
-        let mut event = event_of(&decoded, raw.source, headers);
+        let mut event = event_of(&decoded, raw.source, headers, crate::clock::now());
         (event.causation, event.actor) = (Some(recorded.sequence), Some(actor));
         let mut batch = Batch::new();
         batch.push(&event);

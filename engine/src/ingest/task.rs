@@ -323,7 +323,8 @@ impl SourceSetup {
             return Ok(());
         }
         let marks = way.repeats.look_up(&batch).await?;
-        let mut append = Append::default();
+        let received = crate::clock::now();
+        let mut append = Append::new(received);
         let mut duplicates = 0;
         for found in &batch.breaks {
             let Some(name) = &batch.slots[usize::from(found.slot)].position else { continue };
@@ -355,7 +356,7 @@ impl SourceSetup {
             }
             append.push(&self.envelope, &self.gauge.name, (&batch, record), &mut way.deletes, refused);
             if append.batch.bytes() >= APPEND_BYTES {
-                self.append(std::mem::take(&mut append), &batch.slots, way).await?;
+                self.append(std::mem::replace(&mut append, Append::new(received)), &batch.slots, way).await?;
             }
         }
         if !append.batch.is_empty() {

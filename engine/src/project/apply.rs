@@ -10,8 +10,9 @@ use gravity_log::{Batch, Block, EventLog};
 use gravity_model::failpoint::{self, Hit};
 use gravity_model::port::view::{EventOutcome, ViewStore, ViewTransaction};
 use gravity_model::shape::SharedShape;
-use gravity_model::{Checkpoint, Counters, Fault, FaultKind, Sequence};
+use gravity_model::{Checkpoint, Counters, Fault, FaultKind, Sequence, Value};
 use gravity_rules::RouteProgram;
+use parking_lot::Mutex;
 
 use crate::control::{self, Missed, Parked};
 use crate::ledger::Ledger;
@@ -43,6 +44,8 @@ pub struct Means {
     pub max_parked: u64,
     /// See [`DatabaseOptions`](crate::parts::DatabaseOptions).
     pub max_waiting_bytes: u64,
+    /// Of the last batch, for the next: [`Folded::into_room`].
+    pub room: Mutex<Vec<Value>>,
 }
 
 impl Applier {
@@ -173,6 +176,7 @@ impl Writer<'_> {
             }
         }
         let missed = missed.iter().map(|judged| judged.sequence).collect();
+        *self.means.room.lock() = plan.folded.into_room();
         self.commit(transaction, through, &counters, missed).await?;
         if late {
             self.means.append(plan.records.iter().map(|p| &**p), None).await?;
@@ -300,7 +304,8 @@ impl Writer<'_> {
             }
             counters.read += 1;
         }
-        Ok(Plan { counters: all, records, folded: fold.finish(), full })
+        let room = std::mem::take(&mut *self.means.room.lock());
+        Ok(Plan { counters: all, records, folded: fold.finish(room), full })
     }
 
     /// Counters as committed, one entry per row.
@@ -383,7 +388,7 @@ impl Means {
     ) -> Result<Result<bool, Fault>, Fault> {
         let mut fold = Fold::new(&stretch.evaluation, &self.shapes);
         self.add(&mut fold, stretch, 0, judged);
-        let folded = fold.finish();
+        let folded = fold.finish(Vec::new());
         if folded.batch.is_empty() {
             return Ok(Ok(true));
         }

@@ -24,6 +24,21 @@ pub struct Folded {
 }
 
 impl Folded {
+    /// The memory of the largest group, for the next batch: tens of thousands of rows take pages that the system would
+    /// have to clear anew for every batch. Nothing where the batch used little of it, so that it is free once a route is idle.
+    pub fn into_room(self) -> Vec<Value> {
+        let groups = self.batch.tables.into_iter().flat_map(|table| table.steps).filter_map(|step| match step {
+            Step::Rows(group) => Some(group.values),
+            Step::DeleteAll => None,
+        });
+        let mut room = groups.max_by_key(Vec::capacity).unwrap_or_default();
+        if room.len() < room.capacity() / 4 {
+            return Vec::new();
+        }
+        room.clear();
+        room
+    }
+
     /// Events of which every change patched a row that is not there. `rows` is what the database reported.
     pub fn missed<'s>(&self, rows: &[(u32, u32, u32)], stretch: &'s Stretch) -> Vec<&'s Judged> {
         let mut misses: HashMap<u32, u32> = HashMap::new();
@@ -149,8 +164,8 @@ impl<'e> Fold<'e> {
         }
     }
 
-    /// Sorts by key and lays the rows out for the connector.
-    pub fn finish(self) -> Folded {
+    /// Sorts by key and lays the rows out for the connector, in `room` where it is large enough.
+    pub fn finish(self, mut room: Vec<Value>) -> Folded {
         let mut folded = Folded::default();
         for (table, fold) in self.tables.iter().enumerate() {
             if fold.slots.is_empty() && fold.delete_all.is_empty() {
@@ -191,7 +206,9 @@ impl<'e> Fold<'e> {
                     let columns = self.sets[slot.set as usize].clone();
                     // In one piece: a batch has tens of thousands of rows, and growing would copy them again and again.
                     let rows = order[at..].iter().take_while(|later| open == Some(place(later))).count();
-                    let values = Vec::with_capacity(rows * row.len());
+                    let needed = rows * row.len();
+                    let values =
+                        if room.capacity() >= needed { std::mem::take(&mut room) } else { Vec::with_capacity(needed) };
                     steps.push(Step::Rows(RowGroup { op: slot.op, columns, width: row.len(), values }));
                 }
                 let step_index = steps.len() as u32 - 1;

@@ -174,7 +174,7 @@ impl Events {
                 fold.add(event as u32, change, &self.sets[change.columns as usize]);
             }
         }
-        fold.finish()
+        fold.finish(Vec::new())
     }
 }
 

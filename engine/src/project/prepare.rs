@@ -9,6 +9,7 @@ use gravity_model::port::view::{
 use gravity_model::shape::SharedShape;
 use gravity_model::{BlockMark, Checkpoint, Counters, Epoch, Fault, FaultKind, Sequence, failpoint};
 use gravity_rules::RouteProgram;
+use parking_lot::Mutex;
 
 use crate::control::{self, TypesResolved};
 use crate::engine::SharedDatabase;
@@ -228,6 +229,7 @@ impl RouteSetup {
             names,
             max_parked: self.options.max_parked,
             max_waiting_bytes: self.options.max_waiting_bytes,
+            room: Mutex::default(),
         };
         Applier { means, lanes }
     }

@@ -1,7 +1,7 @@
 //! Which declared types go into which column types without loss, and how.
 
 use base64::Engine;
-use gravity_model::value::Text;
+use gravity_model::Text;
 use gravity_model::{ColumnType, Value};
 
 use super::{Reject, text, time};
@@ -122,7 +122,7 @@ fn plain_text(value: &Value) -> Text {
     match value {
         Value::Text(text) | Value::Decimal(text) | Value::Json(text) => text.clone(),
         Value::Array(_) => Text::from(json_text(value)),
-        Value::Null => Text::default(),
+        Value::Null => Text::from(""),
         Value::Bool(b) => Text::from(b.to_string()),
         Value::Int(i) => Text::from(i.to_string()),
         Value::Float(x) => Text::from(x.to_string()),

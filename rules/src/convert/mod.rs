@@ -10,8 +10,10 @@ use std::borrow::Cow;
 
 use base64::Engine;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use std::sync::Arc;
+
 use bytes::Bytes;
-use gravity_model::value::Text;
+use gravity_model::Text;
 use gravity_model::{ColumnType, Value};
 
 use crate::codes;
@@ -153,7 +155,7 @@ impl Converter {
     /// A value of the column, or why it is none. `records` holds the bytes that `given` was cut from, where there are such:
     /// text is then shared, not copied. Null is no matter of type: answers [`Value::Null`].
     #[inline]
-    pub fn convert(&self, given: Given<'_>, records: Option<&Bytes>) -> Result<Value, Reject> {
+    pub fn convert(&self, given: Given<'_>, records: Option<&Arc<Bytes>>) -> Result<Value, Reject> {
         // Most cells are text that goes into text.
         if let (Given::Text { token, escaped: false }, ColumnType::Text, Cast::Same) =
             (given, &self.read_as, &self.cast)
@@ -163,7 +165,7 @@ impl Converter {
         self.convert_any(given, records)
     }
 
-    fn convert_any(&self, given: Given<'_>, records: Option<&Bytes>) -> Result<Value, Reject> {
+    fn convert_any(&self, given: Given<'_>, records: Option<&Arc<Bytes>>) -> Result<Value, Reject> {
         let value = read(&self.read_as, given, records, self);
         match self.cast {
             Cast::Same => value,
@@ -180,7 +182,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 fn read(
     column_type: &ColumnType,
     given: Given<'_>,
-    records: Option<&Bytes>,
+    records: Option<&Arc<Bytes>>,
     converter: &Converter,
 ) -> Result<Value, Reject> {
     if let Given::Null = given {
@@ -264,11 +266,11 @@ fn read(
         ColumnType::Json => text::json(given, converter.refuse_json_nul, records).map(Value::Json),
         ColumnType::Binary => {
             if let Given::Bytes(bytes) = given {
-                return Ok(Value::Binary(Bytes::copy_from_slice(bytes)));
+                return Ok(Value::Binary(bytes.into()));
             }
             let text = given.text_bytes().ok_or_else(wrong)?;
             match BASE64.decode(&*text) {
-                Ok(bytes) => Ok(Value::Binary(Bytes::from(bytes))),
+                Ok(bytes) => Ok(Value::Binary(bytes.into())),
                 Err(error) => Err(unreadable(&format!("it is not base64, {}", error.to_string().to_lowercase()))),
             }
         }
@@ -295,13 +297,11 @@ fn read(
 }
 
 /// The text of a piece of the payload: shares the block's bytes where the piece lies in them.
-fn share(piece: &[u8], records: Option<&Bytes>) -> Text {
+fn share(piece: &[u8], records: Option<&Arc<Bytes>>) -> Text {
     let shared = records.and_then(|records| {
         let start = (piece.as_ptr() as usize).checked_sub(records.as_ptr() as usize)?;
-        let end = start.checked_add(piece.len())?;
-        (end <= records.len() && !piece.is_empty()).then(|| records.slice(start..end))
+        Text::cut(records, start..start.checked_add(piece.len())?)
     });
-    let bytes = shared.unwrap_or_else(|| Bytes::copy_from_slice(piece));
-    // Pieces are cut from text that was checked; an error here would be a cut inside a character.
-    Text::from_utf8(bytes).unwrap_or_else(|_| Text::from(String::from_utf8_lossy(piece).into_owned()))
+    // Pieces are cut from text that was checked; what is no text here would be a cut inside a character.
+    shared.unwrap_or_else(|| Text::from(&*String::from_utf8_lossy(piece)))
 }

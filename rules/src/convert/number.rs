@@ -1,7 +1,9 @@
 //! Numbers by their digits. No `f64` unless the column is one.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use gravity_model::value::Text;
+use gravity_model::Text;
 use gravity_model::{ColumnType, Value};
 
 use super::{Reject, share};
@@ -72,7 +74,7 @@ fn is_zero(token: &[u8]) -> bool {
 }
 
 /// All digits, canonical; refused where they do not fit precision and scale.
-pub(super) fn decimal(token: &[u8], bounds: Option<(u16, u16)>, records: Option<&Bytes>) -> Result<Value, Reject> {
+pub(super) fn decimal(token: &[u8], bounds: Option<(u16, u16)>, records: Option<&Arc<Bytes>>) -> Result<Value, Reject> {
     let canonical = canonical(token)?;
     if let Some((precision, scale)) = bounds {
         fit(canonical.as_str(token), precision, scale)?;

@@ -1,7 +1,9 @@
 //! Text and JSON documents: cut out of the payload, copied only when there is something to unescape.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use gravity_model::value::Text;
+use gravity_model::Text;
 
 use super::{Given, Reject, share, time};
 use crate::codes;
@@ -12,7 +14,7 @@ pub(super) fn text(
     given: Given<'_>,
     most_chars: Option<u32>,
     refuse_nul: bool,
-    records: Option<&Bytes>,
+    records: Option<&Arc<Bytes>>,
 ) -> Option<Result<Text, Reject>> {
     let text = match given {
         Given::Text { token, escaped: false } => share(&token[1..token.len() - 1], records),
@@ -56,7 +58,7 @@ pub(super) fn check_length(text: Text, most: u32) -> Result<Text, Reject> {
 }
 
 /// The document as received.
-pub(super) fn json(given: Given<'_>, refuse_nul: bool, records: Option<&Bytes>) -> Result<Text, Reject> {
+pub(super) fn json(given: Given<'_>, refuse_nul: bool, records: Option<&Arc<Bytes>>) -> Result<Text, Reject> {
     Ok(match given {
         Given::Null => Text::from("null"),
         Given::Bool(true) => Text::from("true"),

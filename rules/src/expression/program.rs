@@ -1,5 +1,7 @@
 //! A checked expression joined with the slots of a scan: what runs for every event.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use gravity_model::Recorded;
 use smallvec::SmallVec;
@@ -118,4 +120,4 @@ impl<'o> Outcome<'o> {
 }
 
 /// So that a converted text never claims bytes of the block it was not cut from.
-pub(crate) const NOT_OF_A_BLOCK: Option<&Bytes> = None;
+pub(crate) const NOT_OF_A_BLOCK: Option<&Arc<Bytes>> = None;

@@ -82,7 +82,7 @@ pub fn evaluate_one(program: &RouteProgram, name: &str, payload: &str) -> (Verdi
 }
 
 pub fn evaluate_bytes(program: &RouteProgram, name: &str, payload: &[u8]) -> (Verdict, Evaluation) {
-    let records = Bytes::copy_from_slice(payload);
+    let records = Arc::new(Bytes::copy_from_slice(payload));
     let mut out = Evaluation::new();
     let recorded = Recorded { sequence: Sequence(1), event: Event::data(name, "web", &records) };
     let verdict = program.evaluate(&recorded, &records, &mut out);

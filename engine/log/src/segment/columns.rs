@@ -272,7 +272,7 @@ pub(crate) fn restore(batch: &RecordBatch) -> Result<Vec<Restored>, String> {
     let mut header_buf = HeaderBuf::new();
     let close = |restored: &mut Vec<Restored>, records: &mut Vec<u8>| {
         if let Some(last) = restored.last_mut() {
-            last.block.records = std::mem::take(records).into();
+            last.block.records = Arc::new(std::mem::take(records).into());
         }
     };
     let rows = batch.num_rows();
@@ -284,7 +284,7 @@ pub(crate) fn restore(batch: &RecordBatch) -> Result<Vec<Restored>, String> {
             let bytes: usize = parts.iter().filter(|p| !p.head.has(CARRY)).map(|p| p.head.body_len as usize).sum();
             records.reserve(bytes);
             let mark = BlockMark { first: last.head.first, digest: last.digest };
-            let block = Block { mark, count: last.head.count, records: bytes::Bytes::new() };
+            let block = Block { mark, count: last.head.count, records: Arc::default() };
             restored.push(Restored { block, parts });
         }
         let within = restored.last().ok_or("the first event has no block")?;
