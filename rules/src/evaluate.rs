@@ -35,6 +35,11 @@ impl<'m> Material<'m> {
         self.payload.unwrap_or_default()
     }
 
+    /// A captured change that says neither in itself nor by its key which row it is about: no view can follow it.
+    fn names_no_row(&self) -> bool {
+        self.captured.is_some() && self.recorded.event.payload.is_some()
+    }
+
     /// A create that says which key the row had: it is there already, under that one.
     fn is_moved(&self) -> bool {
         self.former.is_some() && self.captured.is_some_and(|captured| captured.change == RowChange::Create)
@@ -146,7 +151,13 @@ impl RouteProgram {
         for rule in &program.rules {
             let Some(action) = capture::action_on(rule.action, material.captured) else { continue };
             let needs_row = rule.reads_payload && action != Action::DeleteAll;
-            if (rule.routed && !routed) || (needs_row && material.payload.is_none()) {
+            if rule.routed && !routed {
+                continue;
+            }
+            if needs_row && material.payload.is_none() {
+                if material.names_no_row() {
+                    refusal.get_or_insert_with(|| self.no_row(rule));
+                }
                 continue;
             }
             match rule.filter.as_ref().map(|filter| holds(filter, material, &out.scratch.slots)) {
@@ -390,6 +401,17 @@ impl RouteProgram {
             out.unknown.add(rule.table, &name);
         }
         Ok(())
+    }
+
+    #[cold]
+    fn no_row(&self, rule: &RuleProgram) -> Refusal {
+        Refusal {
+            code: codes::MISSING_KEY_PART,
+            stage: "map",
+            rule: self.rule_place(rule.rule).to_owned(),
+            message: "the change names no row: what it has in the row's place is null, and the message has no key"
+                .to_owned(),
+        }
     }
 
     #[cold]

@@ -189,6 +189,9 @@ fn a_delete_whose_before_is_empty_is_named_by_its_key() {
     let delete = postgres("d", "null", "null");
     let change = Change { key: Some(r#"{"id":5}"#), ..Change::of(RowChange::Delete, &delete) };
     check(&one("upsert"), &change, &["delete customers(id=5)"]);
+    // Without it nothing says which row goes, and it must not stay behind without a word.
+    let nameless = Change::of(RowChange::Delete, &delete).outcome(&one("upsert"));
+    assert!(nameless[0].starts_with("refused map/missing-key"), "{nameless:?}");
 }
 
 #[test]

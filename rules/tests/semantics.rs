@@ -137,8 +137,10 @@ fn s1_7_metadata_is_a_source() {
     let verdict = program.evaluate(&Recorded { sequence: Sequence(42), event }, &Arc::default(), &mut out);
     assert_eq!(
         lines(&program, &verdict, &out),
-        ["insert m(seq=42) event='e' id='id-1' key='k1' raw_key=Binary([107, 49]) source='web' at=TimestampTz(1000000) \
-          received=Timestamp(2000000) trace='00-ab-cd-01' tenant='t1'"]
+        [
+            "insert m(seq=42) event='e' id='id-1' key='k1' raw_key=Binary([107, 49]) source='web' at=TimestampTz(1000000) \
+          received=Timestamp(2000000) trace='00-ab-cd-01' tenant='t1'"
+        ]
     );
 }
 

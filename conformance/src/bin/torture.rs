@@ -81,7 +81,7 @@ enum Command {
     },
     /// Cuts, delays, black holes, half-open and reset connections between the engine and each of its peers, under load.
     Toxic {
-        /// 98 with --full, 7 otherwise: one for each proxy.
+        /// 128 with --full: twice each toxic at each proxy; 8 otherwise: one for each proxy.
         #[arg(long)]
         episodes: Option<u64>,
         #[command(flatten)]
@@ -352,7 +352,7 @@ fn run(command: Command) -> Result<ExitCode, String> {
             stack(Nemesis::Peers { kills }, &load, &run)
         }
         Command::Toxic { episodes, load, run } => {
-            let episodes = run.count(episodes, 98, 7);
+            let episodes = run.count(episodes, 128, 8);
             stack(Nemesis::Toxic { episodes }, &load, &run)
         }
         Command::Rebalance { times, load, run } => {
@@ -362,10 +362,13 @@ fn run(command: Command) -> Result<ExitCode, String> {
         Command::Fence { wakes, restarts, load, run } => {
             let (wakes, restarts) = (run.count(wakes, 50, 3), run.count(restarts, 30, 2));
             let overlap = Nemesis::Overlap { restarts };
-            let (on_fence, on_overlap) = match peers(&fence::ARMS).and_then(|p| Ok((p, peers(&overlap.arms())?))) {
+            let (on_fence, on_overlap) = match peers(&fence::arms()).and_then(|p| Ok((p, peers(&overlap.arms())?))) {
                 Ok(peers) => peers,
                 Err(why) => return Ok(skipped(&why)),
             };
+            if let Some(why) = Arms::lacking() {
+                println!("skipped: {why}");
+            }
             let seed = run.seed();
             println!("fence: {wakes} wake-ups, {restarts} {}, --seed {seed}", overlap.word());
             let woken = FenceGate { wakes, seed, failpoints: None }.run(on_fence)?;

@@ -1,8 +1,7 @@
 //! Text forms of values: ISO 8601 for times, hyphens for uuids, exact digits for numbers.
 
-use std::fmt::Write;
-
 use std::borrow::Cow;
+use std::fmt::Write;
 
 use gravity_model::{ColumnType, Value};
 
@@ -53,8 +52,16 @@ pub(crate) fn decimal_text<'d>(digits: &'d str, column: &ColumnType) -> Cow<'d, 
 pub(crate) fn shown(value: &Value) -> String {
     const LONGEST: usize = 64;
     let mut out = String::new();
-    if !write_text(value, &mut out) {
-        return format!("{value:?}").chars().take(LONGEST).collect();
+    match value {
+        Value::Binary(bytes) => {
+            out.push_str("\\x");
+            bytes.iter().take(LONGEST).for_each(|byte| _ = write!(out, "{byte:02x}"));
+        }
+        value => {
+            if !write_text(value, &mut out) {
+                _ = write!(out, "{value:?}");
+            }
+        }
     }
     if out.len() > LONGEST {
         out.truncate(out.floor_char_boundary(LONGEST));

@@ -20,17 +20,20 @@ pub struct Text {
 
 impl Text {
     /// The piece `range` of `held`. `None` where there is no such piece, or it is not UTF-8, or lies beyond 4 GiB.
+    #[inline]
     pub fn cut(held: &Arc<Bytes>, range: Range<usize>) -> Option<Text> {
         std::str::from_utf8(held.get(range.clone())?).ok()?;
         let (start, len) = (u32::try_from(range.start).ok()?, u32::try_from(range.len()).ok()?);
         (len != WHOLE).then(|| Text { held: Arc::clone(held), start, len })
     }
 
+    #[inline]
     pub fn as_str(&self) -> &str {
         // Checked at construction, the bytes never change; `from_utf8_unchecked` would need `unsafe` for about 1 ns a cell.
         std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 
+    #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         if self.len == WHOLE {
             return &self.held;
@@ -39,10 +42,12 @@ impl Text {
         &self.held[start..start + self.len as usize]
     }
 
+    #[inline]
     pub fn len(&self) -> usize {
         self.as_bytes().len()
     }
 
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.as_bytes().is_empty()
     }

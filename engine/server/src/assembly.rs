@@ -1,6 +1,7 @@
 //! From a checked config to the parts of an engine: the only place that knows both the config's words and the connectors.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use gravity_connectors::Bookkeeping as BookkeepingMode;
 use gravity_connectors::http::{HttpExporter, HttpExporterOptions, SigningKey};
@@ -26,7 +27,9 @@ use gravity_rules::{Context, DatabaseContext, DatabaseKind, Ddl as RulesDdl, Rul
 use crate::assembly_mongodb;
 use crate::assembly_nats;
 use crate::assembly_rabbitmq;
-use crate::config::database::{Bookkeeping, DatabaseEntry, Ddl, MySqlKeys, PostgresKeys, RouteKeys, SqliteKeys};
+use crate::config::database::{
+    Bookkeeping, DatabaseEntry, Ddl, MySqlKeys, PatienceKeys, PostgresKeys, RouteKeys, SqliteKeys,
+};
 use crate::config::exporter::{DeliveryKeys, ExporterEntry, FormatWord, KafkaExporterKeys, OnRefused, RestfulApiKeys};
 use crate::config::source::{
     EnvelopeWord, HistoryKeys, IntakeKeys, KafkaSourceKeys, SourceEntry, StartWord, TombstoneWord,
@@ -117,6 +120,7 @@ fn postgres(config: &Config, keys: &PostgresKeys) -> PostgresOptions {
     let files = TlsPaths::of(config, &keys.transport);
     (options.ca_file, options.cert_file, options.key_file) = (files.ca, files.cert, files.key);
     options.bookkeeping = bookkeeping(&keys.route);
+    (options.statement_timeout, options.answer_grace) = patience(&keys.patience);
     options
 }
 
@@ -130,7 +134,14 @@ fn mysql(config: &Config, keys: &MySqlKeys) -> MySqlOptions {
     let files = TlsPaths::of(config, &keys.transport);
     (options.ca_file, options.cert_file, options.key_file) = (files.ca, files.cert, files.key);
     options.bookkeeping = bookkeeping(&keys.route);
+    (options.statement_timeout, options.answer_grace) = patience(&keys.patience);
     options
+}
+
+/// How long the server has for a statement, and how much longer its answer may take.
+pub(crate) fn patience(keys: &PatienceKeys) -> (Duration, Duration) {
+    let statement = keys.statement_timeout.map_or(Duration::from_secs(60), |span| span.0);
+    (statement, (statement / 4).max(Duration::from_secs(1)))
 }
 
 fn tls_mode(keys: &TransportKeys, host: &str) -> TlsMode {

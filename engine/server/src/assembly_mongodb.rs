@@ -2,7 +2,7 @@
 
 use gravity_connectors::mongodb::{MongoOptions, MongoPlace, MongoViews};
 
-use crate::assembly::{TlsPaths, bookkeeping, exposed};
+use crate::assembly::{TlsPaths, bookkeeping, exposed, patience};
 use crate::config::database::MongoDbKeys;
 use crate::config::{Config, Protection, is_loopback};
 
@@ -28,6 +28,7 @@ pub fn store(config: &Config, keys: &MongoDbKeys) -> MongoViews {
     let files = TlsPaths::of(config, &keys.transport);
     (options.ca_file, options.cert_file, options.key_file) = (files.ca, files.cert, files.key);
     options.bookkeeping = bookkeeping(&keys.route);
+    (options.statement_timeout, options.answer_grace) = patience(&keys.patience);
     if let Some(keep) = &keys.tombstone_keep {
         options.tombstone_keep = keep.0;
     }

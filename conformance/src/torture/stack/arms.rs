@@ -184,6 +184,12 @@ impl Arms {
         if Server::MongoDb.given().is_some() { ALL } else { ALL_BUT_MONGODB }
     }
 
+    /// What [`Arms::at_hand`] has to do without on this machine.
+    pub fn lacking() -> Option<String> {
+        let missing = Server::MongoDb.given().is_none();
+        missing.then(|| format!("the part in MongoDB: {} is not set", Server::MongoDb.variable()))
+    }
+
     /// Each server once.
     pub fn servers(&self) -> Vec<Server> {
         let lanes = self.lanes.iter().filter_map(|lane| lane.server());

@@ -24,6 +24,8 @@ pub struct Layout {
     pub hook: String,
     /// Holds `config/`, `data/`, `views.db`, `engine.log`, `journal`.
     pub directory: PathBuf,
+    /// Of the databases behind a network, where not the default.
+    pub statement_timeout: Option<&'static str>,
     /// `HOST:PORT` of the engine's API.
     pub listen: String,
     /// `HOST:PORT` to which the generator posts: the same, unless something stands between.
@@ -98,10 +100,14 @@ impl Layout {
 
     fn served(&self, kind: &str, server: Server) -> Result<Value, String> {
         let place = self.engine_peers.place(server)?;
-        Ok(json!({
+        let mut entry = json!({
             "type": kind, "host": place.host, "port": place.port, "username": place.user, "password": "",
             "dbName": self.database, "ddl": "create",
-        }))
+        });
+        if let Some(timeout) = self.statement_timeout {
+            entry["statement_timeout"] = json!(timeout);
+        }
+        Ok(entry)
     }
 
     fn exporters(&self) -> Result<Map<String, Value>, String> {
@@ -242,6 +248,7 @@ mod tests {
             outbound: "out".to_owned(),
             hook: "http://127.0.0.1:1/hook".to_owned(),
             directory: directory.path().to_owned(),
+            statement_timeout: Some("3s"),
             listen: "127.0.0.1:2".to_owned(),
             intake: "127.0.0.1:2".to_owned(),
         };
@@ -252,6 +259,7 @@ mod tests {
         };
         assert_eq!(read("databases.json")["databases"]["pg"]["port"], 15432);
         assert_eq!(read("databases.json")["databases"]["maria"]["username"], "root");
+        assert_eq!(read("databases.json")["databases"]["maria"]["statement_timeout"], "3s");
         assert_eq!(read("exporter.json")["exporter"]["topic"]["port"], 9);
         assert_eq!(read("sources.json")["sources"]["stream"]["hosts"][0], "127.0.0.1:44");
         assert_eq!(read("sources.json")["sources"].as_object().map(Map::len), Some(4));

@@ -18,6 +18,32 @@ pub async fn read(uri: &str, database: &str) -> Result<Tables, String> {
     collect(&users, &orders, &audit).map_err(|why| format!("reading MongoDB: {why}"))
 }
 
+/// Numbers of the orders of an entity, ascending.
+pub async fn orders(uri: &str, database: &str, entity: i64) -> Result<Vec<i64>, String> {
+    let found = all(&connect(uri, database).await?, "orders").await?;
+    let numbers = found.iter().map(|document| Ok((whole(document, "entity")?, whole(document, "number")?)));
+    let numbers: Vec<(i64, i64)> = numbers.collect::<Result<_, String>>()?;
+    Ok(sorted(numbers.into_iter().filter(|(of, _)| *of == entity).map(|(_, number)| number)))
+}
+
+/// The items that the audit tells of, ascending.
+pub async fn items(uri: &str, database: &str) -> Result<Vec<i64>, String> {
+    let found = all(&connect(uri, database).await?, "audit").await?;
+    Ok(sorted(found.iter().map(|document| whole(document, "i")).collect::<Result<Vec<i64>, String>>()?))
+}
+
+/// Owners of the checkpoints.
+pub async fn owners(uri: &str, database: &str) -> Result<Vec<String>, String> {
+    let found = all(&connect(uri, database).await?, "gravity_checkpoints").await?;
+    found.iter().map(|document| needed(document, "owner", text(document, "owner")?)).collect()
+}
+
+fn sorted(numbers: impl IntoIterator<Item = i64>) -> Vec<i64> {
+    let mut numbers: Vec<i64> = numbers.into_iter().collect();
+    numbers.sort_unstable();
+    numbers
+}
+
 /// Makes sure that the run's own database is empty; what is written first makes it.
 pub async fn remove(uri: &str, database: &str) -> Result<(), String> {
     connect(uri, database).await?.drop().await.map_err(|error| format!("MongoDB: {error}"))

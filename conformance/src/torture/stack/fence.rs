@@ -5,26 +5,24 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection, MySqlConnection, PgConnection, Row};
 
-use super::arms::{Arms, Lane, Outlet, Peers, Server, Store};
+use super::arms::{Arms, Lane, Outlet, Peers, Store};
+use super::columns;
 use super::config::Layout;
 use super::engine::{self, Engine};
 use super::ground::Ground;
 use super::nemesis::READY_PATIENCE;
+use super::script::SHARE;
 use crate::torture::ledger::Outcome;
 use crate::torture::random::Random;
 
-/// Every database that speaks SQL, one way in.
-pub const ARMS: Arms = Arms {
-    lanes: &[Lane::Http],
-    stores: &[Store::Postgres, Store::MariaDb, Store::Sqlite],
-    outlets: &[(Outlet::Hook, Store::Sqlite)],
-};
+/// Every database at hand, one way in.
+pub fn arms() -> Arms {
+    Arms { lanes: &[Lane::Http], outlets: &[(Outlet::Hook, Store::Sqlite)], ..Arms::at_hand() }
+}
 
-/// Orders of this entity are given to nobody but an engine that has just been woken.
-const STALE_ENTITY: i64 = 999;
+/// Orders of this entity are given to nobody but an engine that has just been woken. MongoDB has its share of both.
+const STALE_ENTITY: i64 = SHARE as i64 - 1;
 const ENTITY: i64 = 1;
 /// Events for the woken engine: more than the copy has written meanwhile, so that its log passes the copy's.
 const STALE_EVENTS: i64 = 400;
@@ -56,7 +54,7 @@ impl FenceGate {
     pub fn run(&self, peers: Peers) -> Result<Outcome, String> {
         super::runtime()?.block_on(async {
             let started = Instant::now();
-            let ground = Ground::prepare("fence", self.seed, ARMS, peers).await?;
+            let ground = Ground::prepare("fence", self.seed, arms(), peers).await?;
             let mut found = Found::default();
             if let Err(why) = self.rounds(&ground, &mut found).await {
                 found.problems.push(why);
@@ -171,9 +169,8 @@ impl FenceGate {
 
     async fn stale_rows(&self, ground: &Ground) -> Result<u64, String> {
         let mut rows = 0;
-        for store in ARMS.stores {
-            let sql = format!("SELECT number FROM orders WHERE entity = {STALE_ENTITY}");
-            rows += numbers(&ground.layout, *store, sql).await?.len() as u64;
+        for store in ground.layout.arms.stores {
+            rows += columns::orders(&ground.layout, *store, STALE_ENTITY).await?.len() as u64;
         }
         Ok(rows)
     }
@@ -193,10 +190,9 @@ impl FenceGate {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         found.stale += self.stale_rows(ground).await?;
-        for store in ARMS.stores {
-            let sql = format!("SELECT number FROM orders WHERE entity = {ENTITY} ORDER BY number");
-            let there = numbers(&ground.layout, *store, sql).await?;
-            let items = numbers(&ground.layout, *store, "SELECT i FROM audit ORDER BY i".to_owned()).await?;
+        for store in ground.layout.arms.stores {
+            let there = columns::orders(&ground.layout, *store, ENTITY).await?;
+            let items = columns::items(&ground.layout, *store).await?;
             let name = store.route();
             if there != items {
                 found.problems.push(format!("{name}: {} orders, {} audit rows", there.len(), items.len()));
@@ -272,8 +268,8 @@ async fn post(
 /// The owners of all checkpoint rows, one for each database that has one.
 async fn owners(layout: &Layout) -> Result<Vec<String>, String> {
     let mut owners = Vec::new();
-    for store in ARMS.stores {
-        owners.extend(texts(layout, *store, "SELECT owner FROM gravity_checkpoints").await.unwrap_or_default());
+    for store in layout.arms.stores {
+        owners.extend(columns::owners(layout, *store).await.unwrap_or_default());
     }
     Ok(owners)
 }
@@ -283,7 +279,7 @@ async fn owners_other_than(layout: &Layout, before: &[String], patience: Duratio
     let started = Instant::now();
     loop {
         let now = owners(layout).await?;
-        if now.len() == ARMS.stores.len() && now.iter().all(|owner| !before.contains(owner)) {
+        if now.len() == layout.arms.stores.len() && now.iter().all(|owner| !before.contains(owner)) {
             return Ok(());
         }
         if started.elapsed() > patience {
@@ -291,47 +287,6 @@ async fn owners_other_than(layout: &Layout, before: &[String], patience: Duratio
         }
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
-}
-
-/// The first column of a query of the gate's own, read on a connection of its own.
-macro_rules! column {
-    ($layout:expr, $store:expr, $sql:expr, $type:ty) => {{
-        let (layout, store, sql): (&Layout, Store, String) = ($layout, $store, $sql);
-        let wrong = |error: sqlx::Error| format!("{}: {error}", store.route());
-        macro_rules! cells {
-            ($connection:ident) => {{
-                let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&mut $connection).await.map_err(wrong)?;
-                rows.iter().map(|row| row.try_get(0)).collect()
-            }};
-        }
-        let cells: Result<Vec<$type>, sqlx::Error> = match store {
-            Store::Postgres => {
-                let url = layout.database_url(Server::Postgres)?;
-                let mut connection = PgConnection::connect(&url).await.map_err(wrong)?;
-                cells!(connection)
-            }
-            Store::MariaDb => {
-                let url = layout.database_url(Server::MariaDb)?;
-                let mut connection = MySqlConnection::connect(&url).await.map_err(wrong)?;
-                cells!(connection)
-            }
-            Store::Sqlite => {
-                let options = SqliteConnectOptions::new().filename(layout.sqlite()).read_only(true);
-                let mut connection = options.connect().await.map_err(wrong)?;
-                cells!(connection)
-            }
-            Store::MongoDb => return Err(format!("{} speaks no SQL", store.route())),
-        };
-        cells.map_err(wrong)
-    }};
-}
-
-async fn numbers(layout: &Layout, store: Store, sql: String) -> Result<Vec<i64>, String> {
-    column!(layout, store, sql, i64)
-}
-
-async fn texts(layout: &Layout, store: Store, sql: &str) -> Result<Vec<String>, String> {
-    column!(layout, store, sql.to_owned(), String)
 }
 
 fn copy_tree(from: &Path, to: &Path) -> Result<(), String> {

@@ -30,6 +30,7 @@ impl Ground {
             outbound: format!("{unique}_out"),
             hook: hook.url.clone(),
             directory: directory.path().to_owned(),
+            statement_timeout: None,
             intake: listen.clone(),
             listen,
         };

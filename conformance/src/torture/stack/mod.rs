@@ -1,6 +1,7 @@
 //! Gates on the whole engine: every source in, every database and exporter out, and processes killed on the way.
 
 pub mod arms;
+mod columns;
 pub mod config;
 mod documents;
 pub mod engine;

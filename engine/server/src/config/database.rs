@@ -51,6 +51,16 @@ impl DatabaseEntry {
         }
     }
 
+    /// `None` for a file.
+    pub fn patience(&self) -> Option<&PatienceKeys> {
+        match self {
+            DatabaseEntry::Postgres(keys) => Some(&keys.patience),
+            DatabaseEntry::MySql(keys) => Some(&keys.patience),
+            DatabaseEntry::MongoDb(keys) => Some(&keys.patience),
+            DatabaseEntry::Sqlite(_) => None,
+        }
+    }
+
     pub fn route(&self) -> &RouteKeys {
         match self {
             DatabaseEntry::Postgres(keys) => &keys.route,
@@ -124,6 +134,15 @@ fn removed() -> Value {
     })
 }
 
+/// Keys of every database behind a network.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct PatienceKeys {
+    /// Longest that one statement may take, 1 s or more. The server ends it then; a server that does not answer is given up a
+    /// quarter later, a second at least, and what was not committed is done again. 60 s by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement_timeout: Option<super::unit::Span>,
+}
+
 /// PostgreSQL 12 or newer.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields, extend("x-removed" = removed()))]
@@ -144,6 +163,8 @@ pub struct PostgresKeys {
     pub db_name: String,
     #[serde(flatten)]
     pub transport: TransportKeys,
+    #[serde(flatten)]
+    pub patience: PatienceKeys,
     #[serde(flatten)]
     pub route: RouteKeys,
 }
@@ -167,6 +188,8 @@ pub struct MySqlKeys {
     pub db_name: String,
     #[serde(flatten)]
     pub transport: TransportKeys,
+    #[serde(flatten)]
+    pub patience: PatienceKeys,
     #[serde(flatten)]
     pub route: RouteKeys,
 }
@@ -197,6 +220,8 @@ pub struct MongoDbKeys {
     pub tombstone_keep: Option<super::unit::Span>,
     #[serde(flatten)]
     pub transport: TransportKeys,
+    #[serde(flatten)]
+    pub patience: PatienceKeys,
     #[serde(flatten)]
     pub route: RouteKeys,
 }

@@ -253,6 +253,11 @@ pub fn database(entry: &DatabaseEntry, checking: &mut Checking<'_>) {
             format!("sqlite {}", checking.directory.join(&keys.path).display())
         }
     };
+    let patience = entry.patience().and_then(|keys| keys.statement_timeout);
+    if patience.is_some_and(|span| span.0 < std::time::Duration::from_secs(1)) {
+        let message = "`statement_timeout` must be 1 s or more: a batch is thousands of rows";
+        checking.refuse(gravity_rules::codes::BAD_VALUE, "statement_timeout", message, Some("the default is `60s`"));
+    }
     if let Some(lanes) = route.lanes.filter(|lanes| *lanes > 1) {
         let message = format!("{lanes} lanes: keys of different lanes may be at different sequences");
         checking.warn(codes::ACCEPTED, "lanes", message, None);

@@ -7,7 +7,7 @@ mod toxic;
 
 use std::time::Duration;
 
-use super::arms::{self, Arms, Server};
+use super::arms::{self, Arms};
 use super::config::Layout;
 use super::engine::Engine;
 pub use toxic::Network;
@@ -75,17 +75,15 @@ impl Nemesis {
     /// Its run's peers.
     pub fn arms(&self) -> Arms {
         match self {
-            Nemesis::Engine { .. } | Nemesis::Peers { .. } => Arms::at_hand(),
-            Nemesis::Toxic { .. } => arms::ALL_BUT_MONGODB,
+            Nemesis::Engine { .. } | Nemesis::Peers { .. } | Nemesis::Toxic { .. } => Arms::at_hand(),
             Nemesis::Overlap { .. } | Nemesis::Rebalance { .. } => arms::FEW,
         }
     }
 
     /// What its run has to do without on this machine.
     pub fn lacks(&self) -> Option<String> {
-        let whole = matches!(self, Nemesis::Engine { .. } | Nemesis::Peers { .. });
-        let lacking = whole && !self.arms().servers().contains(&Server::MongoDb);
-        lacking.then(|| format!("the part in MongoDB: {} is not set", Server::MongoDb.variable()))
+        let whole = matches!(self, Nemesis::Engine { .. } | Nemesis::Peers { .. } | Nemesis::Toxic { .. });
+        Arms::lacking().filter(|_| whole)
     }
 
     /// `network` is there where the nemesis needs one.

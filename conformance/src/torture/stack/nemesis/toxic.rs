@@ -41,12 +41,18 @@ impl Network {
         let proxy = Proxy::start(&layout.listen).await?;
         layout.intake = proxy.address.to_string();
         proxies.push(("intake", proxy));
+        layout.statement_timeout = Some(STATEMENT_TIMEOUT);
         layout.write_config()?;
         Ok(Network { proxies })
     }
 }
 
-const KINDS: u64 = 7;
+const KINDS: u64 = 8;
+/// Of the databases: what [`SLOWER`] outlasts, with the second that an answer may take longer.
+const STATEMENT_TIMEOUT: &str = "3s";
+/// So that every answer comes after it was given up: a BEGIN that the server has executed and nobody waits for any more must not
+/// hold a later write.
+const SLOWER: Duration = Duration::from_millis(4_500);
 
 /// The kind's toxic, and how long it stays.
 fn toxic(kind: u64, random: &mut Random) -> (Toxic, Duration) {
@@ -59,6 +65,7 @@ fn toxic(kind: u64, random: &mut Random) -> (Toxic, Duration) {
         3 => (Toxic::Delay { time: Duration::from_millis(random.within(100, 400)), way }, lasting),
         4 => (Toxic::Blackhole, lasting),
         5 => (Toxic::HalfOpen, Duration::from_millis(200)),
+        6 => (Toxic::Delay { time: SLOWER, way: Way::ToClient }, SLOWER + lasting),
         _ => (Toxic::Reset, lasting / 2),
     }
 }
