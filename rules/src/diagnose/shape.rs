@@ -58,7 +58,7 @@ impl<'c> Checker<'c> {
                     with_article(&[type_word(node)])
                 ),
             );
-            let suggestion = mend_type(node, &accepted);
+            let suggestion = self.with_unit(node, schema).or_else(|| mend_type(node, &accepted));
             self.report(finding.found(place.text()).allowed(allowed).suggest(suggestion), pointer);
             return;
         }
@@ -302,6 +302,15 @@ impl<'c> Checker<'c> {
             return parts.first().map_or_else(any, |part| self.types(part, depth + 1));
         }
         if schema["properties"].is_object() { BTreeSet::from(["object"]) } else { any() }
+    }
+
+    /// What to write for a bare number where a text with one of `x-units` is wanted.
+    fn with_unit(&self, node: &ast::Value<'_>, schema: &'c Value) -> Option<String> {
+        let ast::Value::NumberLit(number) = node else { return None };
+        let branches = schema["anyOf"].as_array().map_or(std::slice::from_ref(schema), Vec::as_slice);
+        let units = branches.iter().find_map(|branch| self.resolve(branch)["x-units"].as_array())?;
+        let forms = units.iter().filter_map(Value::as_str).map(|unit| format!("\"{}{unit}\"", number.value));
+        Some(format!("write it with its unit: {}", forms.collect::<Vec<_>>().join(", ")))
     }
 
     /// The words that a schema allows for text, if it is closed: `None` where any text will do.

@@ -147,7 +147,8 @@ impl schemars::JsonSchema for Span {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "description": "A length of time with its unit: \"250ms\", \"10s\", \"5min\", \"24h\", \"7d\".",
-            "type": "string"
+            "type": "string",
+            "x-units": SPAN_UNITS.iter().map(|(unit, _)| *unit).collect::<Vec<_>>()
         })
     }
 }

@@ -38,12 +38,12 @@ fn databases() -> Value {
     let server = |kind: &str, port: u16| {
         json!({"type": kind, "host": "127.0.0.1", "port": port, "secure": true, "username": "u", "password": "${env:GRAVITY_TEST_SECRET}",
         "dbName": "gravity", "caFile": "ca.pem", "certFile": "c.pem", "keyFile": "k.pem", "ddl": "none", "lanes": 2, "existing_rows": "adopt",
-        "bookkeeping": "manual", "unknown_fields": "park", "max_parked": 10, "was": "old"})
+        "bookkeeping": "manual", "unknown_fields": "park", "max_parked": 10, "was": "old", "statement_timeout": "90s"})
     };
     json!({"$schema": "databases.schema.json", "databases": {
         "pg": server("postgres", 5432),
         "my": server("mysql", 3306),
-        "mongo": {"type": "mongodb", "uri": "${env:GRAVITY_TEST_SECRET}", "dbName": "gravity", "tombstone_keep": "24h", "ddl": "none"},
+        "mongo": {"type": "mongodb", "uri": "${env:GRAVITY_TEST_SECRET}", "dbName": "gravity", "tombstone_keep": "24h", "statement_timeout": "5min", "ddl": "none"},
         "file": {"type": "sqlite", "path": "views.db", "ddl": "create", "lanes": 1, "existing_rows": "adopt", "unknown_fields": "ignore", "max_parked": 5, "was": "before"}
     }})
 }
@@ -251,4 +251,16 @@ fn an_unreachable_database_is_a_warning() {
     let ended = Ended::of(&gravity().args(["check", "--live", "--json", "-c"]).arg(dir.path()).output().expect("runs"))
         .expect(0);
     assert_eq!(ended.json()["findings"][0]["code"], "config/unreachable", "{}", ended.out);
+}
+
+#[test]
+fn a_time_without_its_unit_is_told_which_units_there_are() {
+    let databases =
+        r#"{"databases": {"db1": {"type": "postgres", "host": "127.0.0.1", "dbName": "d", "statement_timeout": 90}}}"#;
+    let dir = Dir::new(&[("databases.json", databases), ("rules.json", RULES)]);
+    let found = errors(&check(&dir));
+    let about: Vec<&Value> = found.iter().filter(|finding| finding["code"] == "config/wrong-type").collect();
+    assert_eq!(about.len(), 1, "{found:?}");
+    let help = "write it with its unit: \"90ms\", \"90s\", \"90min\", \"90h\", \"90d\"";
+    assert_eq!(about[0]["suggestion"], help, "{}", about[0]);
 }
