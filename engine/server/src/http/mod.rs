@@ -169,11 +169,16 @@ pub struct Bound {
 impl Bound {
     /// Binds first, so that an occupied port is known before the log is opened.
     pub async fn new(settings: &Settings) -> Result<Bound, ServeError> {
-        let tls = settings.tls().map(|files| tls::server_config(&files)).transpose()?;
         let address = settings.listen();
-        let listen = |source| ServeError::Listen { address, source };
-        let tcp = TcpListener::bind(address).await.map_err(listen)?;
-        let address = tcp.local_addr().map_err(listen)?;
+        let tcp = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
+        Bound::on(tcp, settings)
+    }
+
+    /// For a port that is held already.
+    pub fn on(tcp: TcpListener, settings: &Settings) -> Result<Bound, ServeError> {
+        let tls = settings.tls().map(|files| tls::server_config(&files)).transpose()?;
+        let wanted = settings.listen();
+        let address = tcp.local_addr().map_err(|source| ServeError::Listen { address: wanted, source })?;
         Ok(Bound { tcp, tls, address })
     }
 

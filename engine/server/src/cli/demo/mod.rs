@@ -13,6 +13,7 @@ use bytes::Bytes;
 use gravity_engine::status::{Outcome, RouteStatus, Status};
 use gravity_engine::{Engine, Intake, IntakeError, IntakeRequest};
 use serde_json::json;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -72,10 +73,11 @@ async fn demo(args: &Args) -> Result<Exit, Failure> {
     let folder = Folder::create(args.dir.as_deref())?;
     let mut servers = JoinSet::new();
     let (told, target) = target::listen(&mut servers, folder.database()).await?;
-    let config = configure(&folder, target).await?;
+    let (config, port) = configure(&folder, target).await?;
     let (rules, _) = sound(&config)?;
     let api = Api::new(&[], largest_body(&config));
-    let bound = bind(&config).await?;
+    let bound = Bound::on(port, &config.settings);
+    let bound = bound.map_err(|error| Failure::failed("the API cannot start").because(&error))?;
     let url = bound.url();
     let stop = CancellationToken::new();
     servers.spawn(bound.serve(api.clone(), stop.clone()));
@@ -120,21 +122,16 @@ async fn demo(args: &Args) -> Result<Exit, Failure> {
     })
 }
 
-/// Writes the config and reads it back: the demo runs what it leaves.
-async fn configure(folder: &Folder, target: std::net::SocketAddr) -> Result<Config, Failure> {
+/// Writes the config and reads it back: the demo runs what it leaves. Its API's port is held from here on.
+async fn configure(folder: &Folder, target: std::net::SocketAddr) -> Result<(Config, TcpListener), Failure> {
     // The usual port, so that the commands find the engine; another one where that is taken.
     let cannot = |error: std::io::Error| Failure::failed("the demo finds no free port").because(&error);
-    let free = match tokio::net::TcpListener::bind(("127.0.0.1", 7420)).await {
+    let port = match TcpListener::bind(("127.0.0.1", 7420)).await {
         Ok(usual) => usual,
-        Err(_) => tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.map_err(cannot)?,
+        Err(_) => TcpListener::bind(("127.0.0.1", 0)).await.map_err(cannot)?,
     };
-    folder.write(target, free.local_addr().map_err(cannot)?)?;
-    drop(free);
-    Ok(Config::load(&folder.path, &Flags::new()))
-}
-
-async fn bind(config: &Config) -> Result<Bound, Failure> {
-    Bound::new(&config.settings).await.map_err(|error| Failure::failed("the API cannot start").because(&error))
+    folder.write(target, port.local_addr().map_err(cannot)?)?;
+    Ok((Config::load(&folder.path, &Flags::new()), port))
 }
 
 /// Publishes batches at the wanted rate, as any producer would: through the intake, each answered once it is durable.
