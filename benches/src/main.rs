@@ -5,6 +5,7 @@ mod expressions;
 mod figures;
 mod log;
 mod mariadb;
+mod mongodb;
 mod postgres;
 mod process;
 mod random;
@@ -44,6 +45,8 @@ enum Bench {
     Mariadb(mariadb::MariaDbBench),
     /// Keyed upsert through the view port, against inserts without a key
     Sqlite(sqlite::SqliteBench),
+    /// Keyed upsert through the view port, against bare insertMany
+    Mongodb(mongodb::MongoDbBench),
     /// Each broker's messages into the durable log, against a client that acknowledges each
     Sources(sources::SourcesBench),
 }
@@ -59,6 +62,7 @@ async fn main() -> ExitCode {
         Bench::Postgres(bench) => bench.run().await,
         Bench::Mariadb(bench) => bench.run().await,
         Bench::Sqlite(bench) => bench.run().await,
+        Bench::Mongodb(bench) => bench.run().await,
         Bench::Sources(bench) => bench.run().await,
     };
     match done {

@@ -42,7 +42,10 @@ pub async fn upsert_all(views: &dyn ViewStore, batches: &[ChangeBatch], at: &mut
 /// The table `orders` as the store describes it.
 pub async fn shape(views: &dyn ViewStore) -> Result<SharedShape, String> {
     let columns = COLUMNS.iter().map(|name| ColumnRequest { name: (*name).to_owned(), declared: None }).collect();
-    let request = TableRequest { table: "orders".to_owned(), columns, key: Vec::new() };
+    described(views, TableRequest { table: "orders".to_owned(), columns, key: Vec::new() }).await
+}
+
+pub async fn described(views: &dyn ViewStore, request: TableRequest) -> Result<SharedShape, String> {
     let mut described = views.describe(&[request]).await.map_err(|fault| fault.to_string())?;
     match described.pop() {
         Some(Described::Present(shape)) => Ok(Arc::new(shape)),
@@ -108,9 +111,15 @@ pub fn batch(shape: &SharedShape, rows: &[(i64, Row)]) -> ChangeBatch {
             row.quantity.map_or(Value::Null, |quantity| Value::Int(quantity.into())),
         ]);
     }
-    let set = COLUMNS[1..].iter().filter_map(|name| shape.column(name)).collect();
+    upserts(shape, &COLUMNS, values)
+}
+
+/// Rows with these columns, of which the first is the key.
+pub fn upserts(shape: &SharedShape, columns: &[&str], values: Vec<Value>) -> ChangeBatch {
+    let set = columns[1..].iter().filter_map(|name| shape.column(name)).collect();
+    let width = columns.len();
     let columns = Arc::new(ColumnSet { set, ..ColumnSet::default() });
-    let group = RowGroup { op: RowOp::Upsert, columns, width: COLUMNS.len(), values };
+    let group = RowGroup { op: RowOp::Upsert, columns, width, values };
     ChangeBatch { tables: vec![TableChanges { shape: shape.clone(), steps: vec![Step::Rows(group)] }] }
 }
 
