@@ -155,6 +155,7 @@ everywhere!(mongodb, MongoPlace::new();
     mongodb_only::who_was_taken_over_from_writes_nothing,
     mongodb_only::lanes_need_a_replica_set,
     mongodb_only::t4_values_are_never_operators,
+    mongodb_only::a_list_in_a_list_is_kept_or_refused,
     mongodb_only::keys_stand_in_the_id,
     mongodb_only::marks_of_another_log_are_forgotten,
     mongodb_only::live_findings,

@@ -112,6 +112,26 @@ pub async fn a_refused_batch_is_taken_back_whole(place: &MongoPlace) {
     write(&*store, &mut now, &good).await.expect("goes on");
 }
 
+/// FerretDB cannot hold one: then its event is at fault, not the route.
+pub async fn a_list_in_a_list_is_kept_or_refused(place: &MongoPlace) {
+    let (store, mut now) = attached(place).await;
+    let spec = Spec { columns: &[("id", "i64", true), ("name", "text", false), ("email", "json", false)], ..USERS };
+    let users = made(place, &*store, &spec).await;
+    let write_of = |op, id, json: &str| batch(&users, op, &["email"], vec![vec![int(id), Value::Json(json.into())]]);
+    write(&*store, &mut now, &write_of(RowOp::Upsert, 1, "[1]")).await.expect("a list");
+    for (op, id) in [(RowOp::Insert, 2), (RowOp::Upsert, 3), (RowOp::Upsert, 1), (RowOp::Patch, 1)] {
+        let written = write(&*store, &mut now, &write_of(op, id, "[[1],[2]]")).await;
+        if place.decimals {
+            written.expect("MongoDB holds it");
+        } else {
+            let fault = refused(written);
+            assert!(fault.detail.contains("nested arrays"), "{op:?}: {fault}");
+            assert_eq!(place.rows("users", &["id"]).await.len(), 1, "{op:?}");
+        }
+    }
+    write(&*store, &mut now, &write_of(RowOp::Upsert, 4, "[]")).await.expect("goes on");
+}
+
 pub async fn a_truncation_is_taken_back_with_its_batch(place: &MongoPlace) {
     let (store, mut now) = attached(place).await;
     let users = made(place, &*store, &Spec { unique: &[&["email"]], ..USERS }).await;

@@ -109,10 +109,15 @@ const INTERNAL_ERROR: &str = "1";
 /// SQLSTATE of a unique key, and of the class of values that have no place.
 const UNIQUE_VIOLATION: &str = "23505";
 const DATA_EXCEPTION: &str = "22";
+/// What FerretDB 1 says of a list in a list, under its code of any wrong argument.
+pub(super) const NO_LIST_IN_LIST: &str = "(nested arrays are not supported)";
 
-/// What FerretDB 1 means by an internal error of a write command. Where an update meets a unique index, or a text is one that the
+/// What FerretDB 1 means by an error of a write command, where MongoDB would mean another. Of its internal errors: Where an update meets a unique index, or a text is one that the
 /// database behind it cannot store, it passes that database's words on and names no code of its own.
 pub(super) fn of_ferretdb(fault: Fault) -> Result<WriteError, Fault> {
+    if fault.detail.contains(NO_LIST_IN_LIST) {
+        return Err(Fault { kind: FaultKind::RefusedEvent, ..fault });
+    }
     if fault.code != INTERNAL_ERROR {
         return Err(fault);
     }
@@ -164,6 +169,13 @@ mod tests {
             let fault = internal(other).map(|_| ()).expect_err("no refusal");
             assert_eq!((fault.kind, &*fault.code), (FaultKind::Misconfigured, "1"), "{other}");
         }
+        let nested = Fault::new(
+            FaultKind::Misconfigured,
+            "2",
+            "write",
+            format!(r#"invalid value: {{ "v": x }} {NO_LIST_IN_LIST}"#),
+        );
+        assert_eq!(of_ferretdb(nested).map(|_| ()).expect_err("no unique key").kind, FaultKind::RefusedEvent);
         let coded = Fault::new(FaultKind::Transient, "112", "write", "UNIQUE constraint failed");
         assert_eq!(of_ferretdb(coded).map(|_| ()).expect_err("has a code").kind, FaultKind::Transient);
     }
