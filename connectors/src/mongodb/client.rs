@@ -12,7 +12,7 @@ use mongodb::{Client, ClientSession, Cursor, Database};
 use tokio::sync::Mutex;
 
 use super::config::MongoOptions;
-use super::error::{NO_LIST_IN_LIST, WriteError, fault, integer, of_ferretdb, write_error};
+use super::error::{BAD_VALUE, WriteError, fault, integer, of_ferretdb, write_error};
 
 /// What the server can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,9 +146,7 @@ impl Server {
             answer => answer?,
         };
         match write_error(&answer, doing)? {
-            Some(error) if self.ferretdb && error.message.contains(NO_LIST_IN_LIST) => {
-                of_ferretdb(error.fault(doing)).map(Err)
-            }
+            Some(error) if self.ferretdb && error.code == BAD_VALUE => of_ferretdb(error.fault(doing)).map(Err),
             Some(error) => Ok(Err(error)),
             None => Ok(Ok(answer.get("n").and_then(integer).unwrap_or_default())),
         }

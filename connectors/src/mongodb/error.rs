@@ -109,13 +109,15 @@ const INTERNAL_ERROR: &str = "1";
 /// SQLSTATE of a unique key, and of the class of values that have no place.
 const UNIQUE_VIOLATION: &str = "23505";
 const DATA_EXCEPTION: &str = "22";
-/// What FerretDB 1 says of a list in a list, under its code of any wrong argument.
-pub(super) const NO_LIST_IN_LIST: &str = "(nested arrays are not supported)";
+/// FerretDB's and MongoDB's code for any wrong argument.
+pub(super) const BAD_VALUE: i32 = 2;
+/// What FerretDB 1 says under it of a list in a list.
+const NO_LIST_IN_LIST: &str = "(nested arrays are not supported)";
 
-/// What FerretDB 1 means by an error of a write command, where MongoDB would mean another. Of its internal errors: Where an update meets a unique index, or a text is one that the
-/// database behind it cannot store, it passes that database's words on and names no code of its own.
+/// What FerretDB 1 means by an error of a write command that MongoDB would give another code. Where an update meets a unique index,
+/// or a text is one that the database behind it cannot store, it passes that database's words on as an internal error.
 pub(super) fn of_ferretdb(fault: Fault) -> Result<WriteError, Fault> {
-    if fault.detail.contains(NO_LIST_IN_LIST) {
+    if fault.code == BAD_VALUE.to_string() && fault.detail.contains(NO_LIST_IN_LIST) {
         return Err(Fault { kind: FaultKind::RefusedEvent, ..fault });
     }
     if fault.code != INTERNAL_ERROR {
@@ -169,13 +171,12 @@ mod tests {
             let fault = internal(other).map(|_| ()).expect_err("no refusal");
             assert_eq!((fault.kind, &*fault.code), (FaultKind::Misconfigured, "1"), "{other}");
         }
-        let nested = Fault::new(
-            FaultKind::Misconfigured,
-            "2",
-            "write",
-            format!(r#"invalid value: {{ "v": x }} {NO_LIST_IN_LIST}"#),
-        );
-        assert_eq!(of_ferretdb(nested).map(|_| ()).expect_err("no unique key").kind, FaultKind::RefusedEvent);
+        // The words alone do not do: an event's own text may stand in any message.
+        for (code, kind) in [("2", FaultKind::RefusedEvent), ("13", FaultKind::Misconfigured)] {
+            let words = format!(r#"invalid value: {{ "v": x }} {NO_LIST_IN_LIST}"#);
+            let nested = Fault::new(FaultKind::Misconfigured, code, "write", words);
+            assert_eq!(of_ferretdb(nested).map(|_| ()).expect_err("no unique key").kind, kind);
+        }
         let coded = Fault::new(FaultKind::Transient, "112", "write", "UNIQUE constraint failed");
         assert_eq!(of_ferretdb(coded).map(|_| ()).expect_err("has a code").kind, FaultKind::Transient);
     }
